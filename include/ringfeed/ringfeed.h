@@ -1,0 +1,402 @@
+/* ringfeed: one shared-memory data loader for a whole multi-GPU server.
+ *
+ * A server process (`ringfeed serve`, or rf_server_start) fills one ring of batches per rank; each
+ * trainer process attaches to its rank by name and takes batches without a copy:
+ *
+ *     rf_trainer *t;
+ *     rf_batch b;
+ *     int rc = rf_attach("NAME", 0, NULL, &t);
+ *     if (rc < 0) { fprintf(stderr, "%s\n", rf_last_error()); exit(1); }
+ *     while ((rc = rf_next(t, -1, &b)) == RF_OK) {
+ *             for (uint32_t i = 0; i < b.n_samples; i++)
+ *                     train(rf_batch_sample(&b, i), rf_batch_sample_bytes(&b, i));
+ *             rf_release(t, &b);
+ *     }
+ *     if (rc < 0)                          // RF_END (1) is the regular end
+ *             fprintf(stderr, "%s\n", rf_trainer_error(t));
+ *     rf_detach(t);
+ *
+ * Conventions: functions return RF_OK (0), a positive condition (RF_END) or a negative errno; the
+ * text of the last error of a handle says what, where and what to do. The library never prints and
+ * never exits. Sizes are bytes, times are nanoseconds or milliseconds as named, indices are 64 bits.
+ * Options structs are filled by their init function first; a zero in `size` is refused. */
+#ifndef RINGFEED_RINGFEED_H
+#define RINGFEED_RINGFEED_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RF_VERSION_MAJOR 0
+#define RF_VERSION_MINOR 1
+#define RF_VERSION_PATCH 0
+
+#define RF_OK 0
+#define RF_END 1
+
+/* Longest name of a run: [A-Za-z0-9_-]{1,64}. */
+#define RF_NAME_MAX 64
+
+#if defined(__GNUC__)
+#define RF_PUBLIC __attribute__((visibility("default")))
+#else
+#define RF_PUBLIC
+#endif
+
+/* "0.1.0"; static storage. */
+RF_PUBLIC const char *rf_version(void);
+
+/* Text of the last error of a call in this thread that had no handle to keep it (open, start,
+ * attach, validate). Never NULL; valid until the next failing call in this thread. */
+RF_PUBLIC const char *rf_last_error(void);
+
+/* Where the library's notes go (a fallback taken, say); default: nowhere. `level` is a syslog level
+ * (3 error, 4 warning, 6 info, 7 debug). Process-wide; set it before other threads use the library. */
+typedef void (*rf_log_fn)(void *ctx, int level, const char *text);
+RF_PUBLIC void rf_set_log(rf_log_fn fn, void *ctx);
+
+/* ------------------------------------------------------------------------------------------------
+ * Dataset: N samples, each one contiguous extent of one file, with named fields inside it, an
+ * optional integer label and an optional key. */
+
+typedef struct rf_dataset rf_dataset;
+
+typedef struct rf_dataset_options {
+    size_t size; /* sizeof this struct, set by init */
+    const char *const *paths; /* files, directories, globs or one .rfi; borrowed during the call */
+    size_t n_paths;
+    const char *format; /* NULL: detected by content */
+    uint64_t record_bytes; /* raw: bytes of one record; 0: not raw */
+    uint64_t header_bytes; /* raw: bytes to skip at the start of each file */
+    const char *labels; /* a label file (IDX, integer .npy, or one integer a line), or NULL */
+    const char *label_field; /* webdataset: the field that holds the label; NULL: "cls" */
+    /* Called now and then during a scan with files and samples so far; may be NULL. A non-zero
+     * result stops the scan with -ECANCELED. */
+    int (*progress)(void *ctx, uint64_t files_done, uint64_t files, uint64_t samples);
+    void *progress_ctx;
+    uint64_t reserved[8];
+} rf_dataset_options;
+
+RF_PUBLIC void rf_dataset_options_init(rf_dataset_options *o);
+
+typedef struct rf_dataset_info {
+    char format[32];
+    uint64_t files, samples;
+    uint64_t bytes; /* payload: all samples' fields joined */
+    uint64_t min_bytes, max_bytes; /* of one sample; 0 when there is none */
+    double mean_bytes;
+    uint64_t fixed_bytes; /* size of every sample when all are equal by format, else 0 */
+    uint64_t classes; /* distinct labels; 0: no labels */
+    uint64_t unlabeled; /* samples without a label while others have one */
+    uint64_t index_bytes; /* size of the index (as a .rfi file) */
+    uint32_t n_fields; /* at least 1 when there are samples; see rf_dataset_field_name */
+    char dtype[24]; /* NumPy type string of the elements ("<f4"), or "" */
+    uint32_t n_dims; /* dimensions of one sample (the leading one removed) */
+    uint64_t shape[16];
+    char fingerprint[33]; /* 128 bits, hex: depends on relative names, sizes and table, not on
+                             where the files lie nor on their times */
+    uint64_t reserved[8];
+} rf_dataset_info;
+
+typedef struct rf_sample {
+    uint64_t index;
+    const char *file; /* path; valid until the dataset is closed */
+    uint64_t offset, bytes; /* the extent in the file: first field's first to last field's last byte */
+    uint64_t payload_bytes; /* bytes of the fields joined */
+    int has_label;
+    int64_t label;
+    const char *key; /* NUL-terminated, or NULL */
+    uint32_t n_fields; /* fields this sample has */
+    uint64_t reserved[4];
+} rf_sample;
+
+typedef struct rf_field {
+    const char *name; /* "data", or the extension in a webdataset */
+    uint64_t offset; /* from the start of the sample's extent */
+    uint64_t bytes;
+} rf_field;
+
+/* Opens or scans a dataset. Blocks on file I/O. Errors: -ENOENT nothing there, -EINVAL wrong options
+ * or malformed content, -ENOTSUP a refused kind (compressed, sparse, Fortran order, objects),
+ * -ESTALE a file changed after it was indexed. */
+RF_PUBLIC int rf_dataset_open(const rf_dataset_options *o, rf_dataset **ret);
+RF_PUBLIC void rf_dataset_close(rf_dataset *d);
+RF_PUBLIC void rf_dataset_get_info(rf_dataset *d, rf_dataset_info *ret);
+RF_PUBLIC const char *rf_dataset_field_name(rf_dataset *d, uint32_t field);
+/* Facts of sample i; -ERANGE when i >= samples. */
+RF_PUBLIC int rf_dataset_sample(rf_dataset *d, uint64_t i, rf_sample *ret);
+/* Fields of sample i in file order into `fields` (at most `cap`); returns how many it has. */
+RF_PUBLIC int rf_dataset_sample_fields(rf_dataset *d, uint64_t i, rf_field *fields, uint32_t cap);
+/* Reads sample i, one field or all joined (`field` NULL), with plain pread into `buf` of `cap`
+ * bytes; `*ret_bytes` is the size needed. -ENOSPC when cap is too small (nothing read). */
+RF_PUBLIC int rf_dataset_read(rf_dataset *d, uint64_t i, const char *field, void *buf, size_t cap, size_t *ret_bytes);
+/* Writes the index file atomically (temporary file, fsync, rename). */
+RF_PUBLIC int rf_dataset_write_index(rf_dataset *d, const char *path);
+RF_PUBLIC const char *rf_dataset_error(const rf_dataset *d);
+
+/* ------------------------------------------------------------------------------------------------
+ * Order: what each rank gets, as pure functions of (dataset, options, epoch, rank, batch). */
+
+typedef enum rf_shuffle { RF_SHUFFLE_NONE, RF_SHUFFLE_FULL, RF_SHUFFLE_BLOCK } rf_shuffle;
+typedef enum rf_strategy {
+    RF_ROUND_ROBIN,
+    RF_CONTIGUOUS,
+    RF_HASH,
+    RF_RANGE,
+    RF_STRATIFIED,
+    RF_ADAPTIVE
+} rf_strategy;
+typedef enum rf_tail { RF_TAIL_UNEVEN, RF_TAIL_DROP, RF_TAIL_PAD } rf_tail;
+typedef enum rf_hash_key { RF_HASH_INDEX, RF_HASH_KEY, RF_HASH_LABEL } rf_hash_key;
+
+#define RF_FLAG_PADDING 1u /* the sample fills a padded batch */
+#define RF_FLAG_SUBSTITUTED 2u /* the sample stands in for one that could not be read */
+
+typedef struct rf_order_options {
+    size_t size;
+    uint64_t samples; /* virtual dataset of this many samples when no dataset is given */
+    uint32_t world_size; /* W, 1 .. 1,000,000 */
+    uint64_t batch; /* B, samples a batch, at least 1 */
+    rf_strategy strategy;
+    rf_strategy base; /* adaptive only */
+    rf_shuffle shuffle;
+    rf_tail tail;
+    uint64_t seed;
+    uint64_t block_samples; /* K of block shuffle; 0: 4 MiB worth of samples */
+    uint64_t window_blocks; /* M of block shuffle; 0: 16 */
+    uint64_t hash_partitions; /* 0: max(1024, 16 W) */
+    uint64_t hash_seed;
+    rf_hash_key hash_key;
+    const char *ranges; /* "0:250,250:500": one a rank, in global rank order */
+    int allow_gaps, allow_overlap; /* of ranges */
+    const char *subset; /* "A:B", or a file with one index a line; NULL: all */
+    const char *split; /* "train:0.9,val:0.1", with `use`; NULL: none */
+    const char *use;
+    uint64_t classes; /* expected number of classes; 0: not checked */
+    uint64_t reserved[8];
+} rf_order_options;
+
+RF_PUBLIC void rf_order_options_init(rf_order_options *o);
+/* Checks the options by themselves (no dataset): -EINVAL with the text in rf_last_error(). */
+RF_PUBLIC int rf_order_validate(const rf_order_options *o);
+
+typedef struct rf_order rf_order;
+
+/* `d` may be NULL with o->samples set (virtual). `d` is borrowed and must outlive the order. */
+RF_PUBLIC int rf_order_open(const rf_order_options *o, rf_dataset *d, rf_order **ret);
+RF_PUBLIC void rf_order_close(rf_order *o);
+/* Samples in the order: the dataset's, or the subset's. */
+RF_PUBLIC uint64_t rf_order_samples(const rf_order *o);
+/* Samples of global rank `rank` an epoch, before the tail rule. */
+RF_PUBLIC uint64_t rf_order_rank_samples(const rf_order *o, uint32_t rank);
+/* Batches of `rank` an epoch: the exact len(), the same in every epoch. */
+RF_PUBLIC uint64_t rf_order_len(const rf_order *o, uint32_t rank);
+/* Ids and flags (RF_FLAG_*) of one batch into arrays of `batch` entries each (`flags` may be NULL);
+ * returns the number of samples, 0 past the last batch, or a negative errno. */
+RF_PUBLIC int64_t rf_order_batch(rf_order *o, uint64_t epoch, uint32_t rank, uint64_t batch, uint64_t *ids, uint8_t *flags);
+/* Ids of positions [from, from+count) of the rank's sequence (no tail rule); returns how many. */
+RF_PUBLIC int64_t rf_order_fill(rf_order *o, uint64_t epoch, uint32_t rank, uint64_t from, uint64_t count, uint64_t *ids);
+/* Inverse: which rank has sample `index` in `epoch`, and at which position of its sequence.
+ * -ENOENT when it is in no rank's sequence. */
+RF_PUBLIC int rf_order_locate(rf_order *o, uint64_t epoch, uint64_t index, uint32_t *ret_rank, uint64_t *ret_position);
+RF_PUBLIC const char *rf_order_error(const rf_order *o);
+
+/* ------------------------------------------------------------------------------------------------
+ * Server: starts and holds a `ringfeed serve` process. The caller is never forked: the command is
+ * posix_spawned, and it ends with its caller unless detached. */
+
+typedef enum rf_engine { RF_ENGINE_AUTO, RF_ENGINE_URING, RF_ENGINE_PREAD, RF_ENGINE_NULL } rf_engine;
+typedef enum rf_switch { RF_AUTO, RF_ON, RF_OFF } rf_switch;
+
+typedef struct rf_server_options {
+    size_t size;
+    const char *name; /* required */
+    const rf_dataset_options *dataset; /* required, borrowed during the call */
+    const rf_order_options *order; /* required, borrowed during the call */
+    uint32_t ranks, first_rank; /* ranks held here; 0 ranks: world_size - first_rank */
+    uint32_t workers; /* 0: chosen */
+    uint64_t epochs; /* 0: for ever */
+    uint64_t start_epoch;
+    uint64_t prefetch; /* batches a ring; 0: 4 (at most 64 MiB a rank, at least 2) */
+    uint64_t ring_bytes; /* arena of each rank; 0: from prefetch */
+    uint32_t queue_depth; /* reads in flight a worker; 0: chosen */
+    rf_engine engine;
+    rf_switch direct; /* O_DIRECT */
+    rf_switch pin, numa; /* RF_ON is not meaningful: auto or off */
+    uint32_t heartbeat_ms, max_restarts;
+    const char *command; /* path of the ringfeed command; NULL: $RINGFEED, beside the library, PATH */
+    int detached; /* nonzero: the server outlives this process */
+    uint64_t reserved[16];
+} rf_server_options;
+
+typedef struct rf_server rf_server;
+
+RF_PUBLIC void rf_server_options_init(rf_server_options *o);
+/* Checks everything that can be checked without starting. */
+RF_PUBLIC int rf_server_validate(const rf_server_options *o);
+/* Spawns the server and waits until it is ready (at most timeout_ms; -1: 30 s). On failure the text
+ * is the server's own message. */
+RF_PUBLIC int rf_server_start(const rf_server_options *o, int timeout_ms, rf_server **ret);
+/* Waits for its end; 0 and `*ret_status` (exit status), or -ETIMEDOUT. */
+RF_PUBLIC int rf_server_wait(rf_server *s, int timeout_ms, int *ret_status);
+/* Asks it to end (SIGTERM), waits, frees the handle. Returns its exit status or a negative errno. */
+RF_PUBLIC int rf_server_stop(rf_server *s);
+RF_PUBLIC int rf_server_pid(const rf_server *s);
+RF_PUBLIC const char *rf_server_error(const rf_server *s);
+
+/* ------------------------------------------------------------------------------------------------
+ * Trainer: one handle is for one thread; handles are independent. Not usable in a forked child
+ * (-EPERM there). */
+
+typedef struct rf_trainer rf_trainer;
+
+typedef struct rf_attach_options {
+    size_t size;
+    int timeout_ms; /* to wait for the name to be ready; -1: 30 s; 0: do not wait */
+    int writable; /* map this rank's arena writable */
+    uint64_t reserved[8];
+} rf_attach_options;
+
+RF_PUBLIC void rf_attach_options_init(rf_attach_options *o);
+
+/* A batch. All pointers lead into the shared segment (read-only unless attached writable) and are
+ * valid until the batch is released. Sample i's bytes are data + offsets[i], lengths[i] long: for
+ * datasets of fixed-size samples (`fixed_bytes` > 0) one dense tensor [n_samples, fixed_bytes]. */
+typedef struct rf_batch {
+    uint64_t ticket; /* identity of the batch in the ring's life */
+    uint64_t epoch, batch; /* batch counts from 0 in each epoch */
+    uint32_t n_samples;
+    uint32_t n_fields; /* fields of the dataset; 1 and NULL field arrays: the sample is the field */
+    uint64_t fixed_bytes;
+    const unsigned char *data; /* base address for offsets */
+    uint64_t data_bytes; /* bytes of the batch's region */
+    const uint64_t *offsets; /* [n_samples], from data */
+    const uint64_t *lengths; /* [n_samples], bytes of the extent */
+    const uint64_t *ids; /* [n_samples], dataset indices */
+    const int64_t *labels; /* [n_samples], or NULL when the dataset has none */
+    const uint8_t *flags; /* [n_samples], RF_FLAG_* */
+    /* [n_samples][n_fields]: offset from data, bytes; an absent field has offset UINT64_MAX. NULL
+     * when the dataset has one field. */
+    const uint64_t *field_offsets, *field_lengths;
+    int last; /* nonzero: the last batch of its epoch */
+    uint64_t reserved[4];
+} rf_batch;
+
+static inline const unsigned char *rf_batch_sample(const rf_batch *b, uint32_t i)
+{
+    return b->data + b->offsets[i];
+}
+
+static inline uint64_t rf_batch_sample_bytes(const rf_batch *b, uint32_t i)
+{
+    return b->lengths[i];
+}
+
+/* Attaches to global rank `rank` of run `name`. -ENOENT: no such run in time; -EBUSY: the rank has a
+ * living trainer (named in the text); -ERANGE: not a rank held here; -EACCES; -EPROTO: the segment is
+ * not one of ours or another version. */
+RF_PUBLIC int rf_attach(const char *name, uint32_t rank, const rf_attach_options *o, rf_trainer **ret);
+/* Takes the next batch. timeout_ms -1: the run's time-out (30 s). No syscall and no copy when it is
+ * ready. RF_END after the last batch of the last epoch; -ETIMEDOUT names who was waited for;
+ * -EPIPE: the server died or stopped; -EIO: this batch could not be read (file, offset, sample in
+ * the text), the next call goes on behind it; -EDEADLK: only releasing a held batch (named) can
+ * make room. */
+RF_PUBLIC int rf_next(rf_trainer *t, int timeout_ms, rf_batch *ret);
+/* Gives a batch back; any order, but space comes back in order. -EINVAL: not held. */
+RF_PUBLIC int rf_release(rf_trainer *t, const rf_batch *b);
+/* Batches of this rank an epoch. */
+RF_PUBLIC uint64_t rf_len(const rf_trainer *t);
+/* Nonzero when this rank has no batch at all. */
+RF_PUBLIC int rf_is_empty(const rf_trainer *t);
+/* Asks the workers to have `batches` (at most the depth) ready, without waiting; returns how many
+ * are ready now. */
+RF_PUBLIC int rf_prefetch(rf_trainer *t, uint32_t batches);
+/* Starts the current epoch over at batch 0; what was prefetched is dropped, held batches stay valid
+ * until released. Blocks for one exchange with the server. */
+RF_PUBLIC int rf_reset(rf_trainer *t);
+/* Goes to batch 0 of `epoch`; nothing happens when the ring already stands there. */
+RF_PUBLIC int rf_set_epoch(rf_trainer *t, uint64_t epoch);
+RF_PUBLIC int rf_detach(rf_trainer *t);
+RF_PUBLIC const char *rf_trainer_error(const rf_trainer *t);
+
+typedef struct rf_trainer_info {
+    char name[RF_NAME_MAX + 1];
+    uint32_t rank, world_size, first_rank, ranks, depth;
+    uint64_t batch, epochs, start_epoch; /* epochs 0: for ever */
+    uint64_t len;
+    uint64_t samples, fixed_bytes; /* of the dataset */
+    uint32_t n_fields;
+    uint64_t arena_bytes;
+    int server_pid;
+    uint64_t reserved[8];
+} rf_trainer_info;
+
+RF_PUBLIC void rf_trainer_get_info(const rf_trainer *t, rf_trainer_info *ret);
+RF_PUBLIC const char *rf_trainer_field_name(const rf_trainer *t, uint32_t field);
+
+/* ------------------------------------------------------------------------------------------------
+ * Statistics: one consistent-enough reading of a running segment, by anyone who may open it. */
+
+typedef enum rf_status { RF_STATUS_UNKNOWN, RF_STATUS_ACTIVE, RF_STATUS_IDLE, RF_STATUS_SLOW, RF_STATUS_FAILED } rf_status;
+
+typedef struct rf_rank_stat {
+    uint32_t rank;
+    rf_status status;
+    int pid; /* 0: nobody attached */
+    uint64_t epoch, batch; /* the first batch not released */
+    uint64_t samples, bytes; /* released */
+    double samples_per_s, bytes_per_s;
+    uint64_t prefetch_hits, prefetch_misses; /* samples */
+    double wait_us_p50, wait_us_p99, wait_us_max;
+    uint32_t depth, ready; /* batches */
+    uint64_t local_samples, remote_samples; /* filled by a worker of the ring's node, or another's */
+    uint64_t checkpoints;
+    int node;
+    uint64_t reserved[8];
+} rf_rank_stat;
+
+typedef struct rf_worker_stat {
+    uint32_t worker;
+    int pid;
+    rf_status status;
+    uint64_t incarnation;
+    int node, cpu;
+    double heartbeat_ms; /* age of the last beat */
+    uint64_t samples, bytes;
+    double samples_per_s;
+    uint64_t reads;
+    double utilization; /* busy time / time, 0..1 */
+    double avg_load_time_us; /* claim to publish, per sample */
+    uint64_t reserved[8];
+} rf_worker_stat;
+
+typedef struct rf_stat {
+    char name[RF_NAME_MAX + 1];
+    char state[16]; /* starting, ready, stopping, done, dead */
+    char format[32];
+    char fingerprint[33];
+    uint64_t files, samples, bytes; /* of the dataset */
+    uint32_t world_size, first_rank, n_ranks, n_workers;
+    uint64_t epoch; /* the lowest among the ranks held here */
+    uint64_t restarts, rebalances, errors, substituted;
+    int server_pid;
+    double uptime_s;
+    uint64_t segment_bytes;
+    char engine[16];
+    rf_rank_stat *ranks; /* [n_ranks], freed by rf_stat_free */
+    rf_worker_stat *workers; /* [n_workers] */
+    uint64_t reserved[8];
+} rf_stat;
+
+RF_PUBLIC const char *rf_status_name(rf_status s);
+RF_PUBLIC int rf_stat_read(const char *name, rf_stat *ret);
+RF_PUBLIC void rf_stat_free(rf_stat *s);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,145 @@
+/* Structs of one rank's ring as they lie in the control object. Fixed sizes, offsets instead of
+ * pointers, no bit-fields. Three kinds of memory, on pages of their own:
+ *   - worker words (ring_shared, slots, generations, descriptors): written by workers and parent,
+ *     mapped read-only by trainers;
+ *   - trainer words (trainer_shared): written by the rank's trainer only;
+ *   - the bell (bell_shared): written by every trainer and by the parent.
+ *
+ * Slot word: ticket 48 bits << 16 | state 4 bits << 12 | worker 12 bits (the code for ERROR).
+ *
+ *   FREE(k) --claim: worker--> CLAIMED(k,w) --publish: w--> READY(k) | ERROR(k,code) | END(k)
+ *      ^  \--hold: parent--> HELD(k) --unhold: parent--> FREE(k)
+ *      |                      CLAIMED(k,w) --worker found no room after a cut: w--> FREE(k)
+ *      |                      CLAIMED(k,w) --w is dead and its reads are drained: parent--> FREE(k)
+ *      \--recycle: any worker or parent, k == freed < released and writers == 0-- READY|ERROR|END(k)
+ *         becomes FREE(k + depth), then freed becomes k + 1 (a crash in between: the next one helps)
+ *
+ * Place word: virtual arena offset (a multiple of A >= 512) | low 9 bits: (ticket / depth) mod 512 of
+ * the ticket it belongs to. Within a generation offsets rise with the ticket. Physical offset = virtual
+ * mod arena_bytes; a batch never wraps. Set only by CAS from the value seen while the tag was one
+ * lap behind. Whoever dies: the next one computes the same value. At birth: 0 | 511 (lap -1).
+ *
+ * Writers mask: bit i while io_uring i may have a read into this slot's region. Set by the claimant
+ * before its first submission, cleared by it when its last completion was reaped, or by the parent
+ * after the drain. */
+#pragma once
+
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+enum rfi_slot_state {
+    RFI_FREE = 0,
+    RFI_CLAIMED = 1,
+    RFI_READY = 2,
+    RFI_ERROR = 3,
+    RFI_ENDED = 4,
+    RFI_HELD = 5,
+};
+
+#define RFI_WORKER_NONE 0xfffu
+#define RFI_PLACE_TAG 511u
+
+static inline uint64_t rfi_word(uint64_t ticket, enum rfi_slot_state state, unsigned worker)
+{
+    return ticket << 16 | (uint64_t)state << 12 | (worker & 0xfffu);
+}
+
+static inline uint64_t rfi_word_ticket(uint64_t word)
+{
+    return word >> 16;
+}
+
+static inline enum rfi_slot_state rfi_word_state(uint64_t word)
+{
+    return (enum rfi_slot_state)(word >> 12 & 15u);
+}
+
+static inline unsigned rfi_word_worker(uint64_t word)
+{
+    return (unsigned)(word & 0xfffu);
+}
+
+/* Maps tickets to content: ticket t >= first_ticket is batch (batch + t - first_ticket) counted on
+ * through the epochs, until end_ticket, which is END. Written by the parent only. */
+struct rfi_generation { /* in the segment its words are copied with relaxed atomic loads and stores */
+    uint64_t first_ticket;
+    uint64_t epoch, batch; /* of first_ticket */
+    uint64_t end_ticket; /* UINT64_MAX: never */
+    uint64_t first_place; /* virtual offset of first_ticket, a multiple of arena_bytes */
+    uint64_t log_length; /* of the rebalance log; 0 */
+    uint64_t reserved[2];
+};
+_Static_assert(sizeof(struct rfi_generation) == 64, "generation record");
+
+/* 256 bytes a slot: protocol words on the first line pair, the descriptor behind. */
+struct rfi_slot_shared {
+    alignas(128) _Atomic uint64_t word;
+    _Atomic uint64_t place;
+    _Atomic uint64_t writers;
+    uint64_t pad0[13];
+    /* Descriptor: written by the claimant between claim and publish, read by the trainer after. */
+    uint64_t epoch, batch;
+    uint64_t data_offset; /* physical, in the arena */
+    uint64_t footprint;
+    uint32_t n_samples;
+    uint32_t last; /* of its epoch */
+    uint64_t payload_bytes; /* sum of lengths */
+    uint64_t claimed_ns, published_ns;
+    uint32_t worker, remote; /* who published; remote: from another node than the ring's */
+    /* ERROR only: what could not be read. */
+    int32_t error; /* positive errno */
+    uint32_t error_file;
+    uint64_t error_offset, error_sample;
+    uint64_t pad1[4];
+};
+_Static_assert(sizeof(struct rfi_slot_shared) == 256, "slot");
+
+struct rfi_ring_shared {
+    /* Read-mostly, fixed at birth. */
+    alignas(128) uint32_t rank; /* global */
+    uint32_t depth; /* slots */
+    uint64_t arena_bytes;
+    uint64_t align; /* A */
+    uint32_t node; /* index of the NUMA node of its arena */
+    uint32_t generations_cap; /* power of two >= depth + 2 */
+    uint64_t pad0[12];
+    /* Worker words. */
+    alignas(128) _Atomic uint64_t freed; /* every ticket below has been recycled */
+    _Atomic uint64_t n_generations; /* appended so far; record i is at i mod generations_cap */
+    _Atomic uint64_t samples, bytes; /* published */
+    _Atomic uint64_t local_samples, remote_samples;
+    _Atomic uint64_t errors;
+    uint64_t pad1[9];
+};
+_Static_assert(sizeof(struct rfi_ring_shared) == 256, "ring head");
+
+enum { RFI_WAIT_BUCKETS = 256 };
+
+/* One page or more a rank. */
+struct rfi_trainer_shared {
+    alignas(128) _Atomic uint64_t released; /* every ticket below has been given back */
+    _Atomic uint64_t taken; /* next ticket that `next` will take */
+    _Atomic uint32_t waiting; /* the trainer sleeps, or is about to, on its next slot's word */
+    uint32_t pad0;
+    _Atomic uint64_t want; /* prefetch hint: tickets below are wanted now */
+    uint64_t pad1[12];
+    alignas(128) _Atomic uint64_t batches, samples, bytes; /* released */
+    _Atomic uint64_t hits, misses; /* samples taken that were / were not ready when asked for */
+    _Atomic uint64_t wait_ns, wait_max_ns;
+    _Atomic uint64_t heartbeat_ns; /* last next/release */
+    _Atomic uint64_t started_ns; /* first next */
+    _Atomic uint64_t errors;
+    uint64_t pad2[6];
+    _Atomic uint64_t wait_histogram[RFI_WAIT_BUCKETS]; /* log-linear: 8 buckets a power of two of ns */
+};
+_Static_assert(sizeof(struct rfi_trainer_shared) <= 4096, "trainer page");
+
+/* Doorbell of one NUMA node's workers. */
+struct rfi_bell_shared {
+    alignas(128) _Atomic uint32_t value; /* futex word: incremented by whoever rings */
+    _Atomic uint32_t sleepers; /* workers asleep or about to be; written by workers */
+    uint64_t pad[15];
+};
+_Static_assert(sizeof(struct rfi_bell_shared) == 128, "bell");
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "atomics in shared memory must be lock-free");

@@ -1,0 +1,69 @@
+/* The machine: NUMA nodes and the cores this process may use, by hwloc (flat fallback when hwloc
+ * finds nothing usable), and placement of workers as a pure function of that picture. Memory binding
+ * by libnuma's mbind. Binding is only attempted on the running system.
+ *
+ * Must not know: rings, datasets. */
+#pragma once
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { RFI_MAX_NODES = 64, RFI_MAX_CPUS = 4096 };
+
+struct rfi_topology {
+    uint32_t n_nodes;
+    struct {
+        int os_node; /* kernel's number */
+        uint32_t n_cpus; /* allowed to us */
+        uint64_t memory_bytes;
+    } nodes[RFI_MAX_NODES];
+    uint32_t n_cpus;
+    struct {
+        int os_cpu;
+        uint32_t node; /* index into nodes */
+        uint32_t core; /* physical core number, logical */
+    } cpus[RFI_MAX_CPUS];
+    uint32_t n_gpus; /* devices in PCI order, with their locality */
+    struct {
+        char name[32];
+        uint32_t node;
+    } gpus[64];
+    uint32_t n_disks;
+    struct {
+        char name[32];
+        uint32_t node;
+    } disks[64];
+    bool this_system; /* binding is possible */
+    bool flat; /* hwloc gave nothing; one node was assumed */
+};
+
+/* Loads the running machine, or an hwloc XML file / synthetic string for tests and planning (`xml`
+ * or `synthetic` non-NULL). Cores outside the process's cpuset are left out. */
+int rfi_topology_load(const char *xml, const char *synthetic, struct rfi_topology *ret, struct rfi_error *err);
+
+struct rfi_placement {
+    uint32_t *rank_node; /* [ranks] index into nodes: of the rank's GPU when there is one, else dealt evenly */
+    int *rank_gpu; /* [ranks] index into gpus, or -1 */
+    uint32_t *worker_node; /* [workers]: dealt so that nodes with more ranks have more workers */
+    int *worker_cpu; /* [workers] os_cpu, distinct physical cores first, or -1: not pinned (more workers than CPUs) */
+};
+
+/* Pure. `local_rank0` is this server's first local rank for GPU numbering (0). */
+int rfi_placement_plan(const struct rfi_topology *t, uint32_t ranks, uint32_t workers, struct rfi_placement *ret,
+                       struct rfi_error *err);
+void rfi_placement_fini(struct rfi_placement *p);
+
+/* Workers when the user does not say: as documented in the README (never more than CPUs, at least 1). */
+uint32_t rfi_placement_workers(const struct rfi_topology *t, uint32_t ranks);
+
+/* Pins the calling process to one CPU / to the CPUs of a node. 0, or -errno (said once by callers). */
+int rfi_topology_pin_cpu(int os_cpu, struct rfi_error *err);
+
+/* mbind of a mapped, untouched range to a node (index into nodes). No-op with one node. */
+int rfi_topology_bind_memory(const struct rfi_topology *t, void *addr, size_t bytes, uint32_t node, struct rfi_error *err);
+
+/* The CPU's node (kernel's number) or 0. */
+int rfi_topology_current_node(void);

@@ -1,0 +1,136 @@
+/* The command's frame: verb table, option parsing, messages, output. Verbs are one file each under
+ * tools/verbs and contain no parsing and no printing of their own beyond these calls. */
+#pragma once
+
+#include "base/error.h"
+
+#include <ringfeed/ringfeed.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
+
+/* ---- verbs ---- */
+
+struct cli_verb {
+    const char *name;
+    const char *arguments; /* "DATASET… -o FILE" */
+    const char *summary; /* one line */
+    int (*run)(int argc, char **argv); /* argv[0] is the verb; returns an exit code */
+};
+
+extern const struct cli_verb cli_verbs[]; /* ends with a NULL name */
+
+/* ---- options ---- */
+
+enum cli_kind {
+    CLI_FLAG, /* bool *; --x sets true */
+    CLI_U64, /* uint64_t *; decimal, range-checked against min and max (max 0: none) */
+    CLI_U32, /* uint32_t * */
+    CLI_BYTES, /* uint64_t *; 4096, 64k, 4MiB, 1G (binary multiples, like fio) */
+    CLI_DOUBLE, /* double *, range dmin..dmax */
+    CLI_STRING, /* const char ** */
+    CLI_LIST, /* struct cli_list *; may repeat */
+    CLI_CHOICE, /* int *; index into choices (NULL-terminated) */
+};
+
+struct cli_list {
+    const char **items;
+    size_t n;
+};
+
+struct cli_option {
+    const char *name; /* without the dashes; a one-letter name is a short option */
+    enum cli_kind kind;
+    void *target;
+    const char *metavar;
+    const char *help; /* one line, says the default */
+    const char *const *choices;
+    uint64_t min, max;
+    double dmin, dmax;
+    bool *given; /* may be NULL */
+};
+
+/* Parses options in any order among positionals ("--" ends options; --name=value works). Groups are
+ * arrays ending with a NULL name; `groups` ends with NULL. --help prints and returns 1. Returns 0 or
+ * a negative errno after having printed the error and a hint at --help (the verb returns CLI_USAGE).
+ * `positionals` receives pointers into argv. */
+int cli_parse(const struct cli_verb *verb, const struct cli_option *const *groups, int argc, char **argv,
+              struct cli_list *positionals);
+
+/* Shared groups. Each init sets the defaults in the target and returns an option array that points
+ * into it (storage inside the struct). */
+struct cli_dataset_args {
+    rf_dataset_options o;
+    struct cli_option options[8]; /* --format --record-bytes --header-bytes --labels --label-field */
+};
+const struct cli_option *cli_dataset_options(struct cli_dataset_args *a);
+
+struct cli_order_args {
+    rf_order_options o;
+    uint64_t world_size, ranks, first_rank; /* after cli_order_resolve: final */
+    bool world_given, ranks_given, first_given;
+    uint64_t epochs, start_epoch, epoch;
+    bool epochs_given, epoch_given;
+    uint64_t samples; /* --samples N: virtual */
+    bool samples_given;
+    int strategy, base, shuffle, tail, hash_key;
+    bool block_given;
+    double rebalance_threshold;
+    struct cli_option options[40];
+};
+const struct cli_option *cli_order_options(struct cli_order_args *a);
+/* Applies the launcher's environment (torchrun, Slurm, MPI; a flag beats it), the defaults and the
+ * rulings (F + R > W refused), copies all into a->o. 0, or an exit code after a message. */
+int cli_order_resolve(struct cli_order_args *a);
+
+/* Opens the dataset named by the positionals with progress on a terminal; NULL and a message (exit
+ * code in *ret) on failure. */
+rf_dataset *cli_open_dataset(struct cli_dataset_args *a, const struct cli_list *paths, int *ret);
+
+/* ---- messages (stderr) ---- */
+
+/* "ringfeed: " + text + newline. */
+__attribute__((format(printf, 1, 2))) void cli_message(const char *fmt, ...);
+/* A message for a negative errno with text, mapped to an exit code (EINVAL of options: 2, else 1). */
+int cli_fail(const char *text);
+int cli_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* Progress line on stderr when it is a terminal and the work has lasted a second: bar, rate, time left. */
+struct cli_progress {
+    const char *what;
+    uint64_t total; /* 0: unknown */
+    uint64_t started_ns, shown_ns;
+    bool terminal;
+};
+void cli_progress_begin(struct cli_progress *p, const char *what, uint64_t total);
+void cli_progress_at(struct cli_progress *p, uint64_t done, const char *unit);
+void cli_progress_end(struct cli_progress *p);
+
+/* ---- output (stdout): one walk that writes text or JSON ---- */
+
+struct cli_emit {
+    bool json;
+    FILE *out;
+    int depth;
+    void *stack[16]; /* json-c objects */
+    const char *names[16];
+};
+void cli_emit_begin(struct cli_emit *e, bool json); /* opens the top object */
+void cli_emit_str(struct cli_emit *e, const char *key, const char *value); /* NULL: JSON null, text "-" */
+void cli_emit_u64(struct cli_emit *e, const char *key, uint64_t value);
+void cli_emit_i64(struct cli_emit *e, const char *key, int64_t value);
+void cli_emit_f64(struct cli_emit *e, const char *key, double value, int digits);
+void cli_emit_bytes(struct cli_emit *e, const char *key, uint64_t value); /* text: with a unit */
+void cli_emit_bool(struct cli_emit *e, const char *key, bool value);
+void cli_emit_null(struct cli_emit *e, const char *key);
+void cli_emit_object(struct cli_emit *e, const char *key); /* opens */
+void cli_emit_array(struct cli_emit *e, const char *key); /* opens; members' keys are NULL. An array of
+    objects is a table in text: one aligned row an object, header from the keys */
+void cli_emit_close(struct cli_emit *e); /* closes the innermost object or array */
+/* Closes and writes; returns CLI_OK or CLI_FAILED (stdout full or closed). */
+int cli_emit_end(struct cli_emit *e);
+
+/* Flushes stdout and turns a write error into a message and CLI_FAILED. */
+int cli_close_stdout(void);
