@@ -17,10 +17,14 @@ struct cli_verb {
     const char *name;
     const char *arguments; /* "DATASET… -o FILE" */
     const char *summary; /* one line */
+    const char *description; /* a paragraph for --help and the man page */
     int (*run)(int argc, char **argv); /* argv[0] is the verb; returns an exit code */
 };
 
 extern const struct cli_verb cli_verbs[]; /* ends with a NULL name */
+
+/* NULL when there is no such verb. */
+const struct cli_verb *cli_verb_find(const char *name);
 
 /* ---- options ---- */
 
@@ -55,7 +59,9 @@ struct cli_option {
 /* Parses options in any order among positionals ("--" ends options; --name=value works). Groups are
  * arrays ending with a NULL name; `groups` ends with NULL. --help prints and returns 1. Returns 0 or
  * a negative errno after having printed the error and a hint at --help (the verb returns CLI_USAGE).
- * `positionals` receives pointers into argv. */
+ * `verb` NULL: the one being run. `positionals` receives pointers into argv; its items belong to the
+ * frame and live until exit. NULL: any positional is an error. A verb must call this before it does
+ * anything else: man pages and completion come from the tables given here. */
 int cli_parse(const struct cli_verb *verb, const struct cli_option *const *groups, int argc, char **argv,
               struct cli_list *positionals);
 
@@ -75,9 +81,8 @@ struct cli_order_args {
     bool epochs_given, epoch_given;
     uint64_t samples; /* --samples N: virtual */
     bool samples_given;
-    int strategy, base, shuffle, tail, hash_key;
-    bool block_given;
-    double rebalance_threshold;
+    int strategy, shuffle, tail, hash_key;
+    bool allow_gaps, allow_overlap;
     struct cli_option options[40];
 };
 const struct cli_option *cli_order_options(struct cli_order_args *a);
@@ -113,6 +118,7 @@ void cli_progress_end(struct cli_progress *p);
 struct cli_emit {
     bool json;
     FILE *out;
+    bool failed; /* out of memory while building */
     int depth;
     void *stack[16]; /* json-c objects */
     const char *names[16];

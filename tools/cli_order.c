@@ -1,0 +1,260 @@
+/* The order options that order, serve, plan and verify share, and how world size, ranks and first
+ * rank follow from flags, launcher and defaults. */
+#include "cli_internal.h"
+
+#include <string.h>
+
+static const char *const strategies[] = {"round-robin", "contiguous", "hash", "range", "stratified", "adaptive", NULL};
+static const char *const shuffles[] = {"none", "full", "block", NULL};
+static const char *const tails[] = {"uneven", "drop", "pad", NULL};
+static const char *const hash_keys[] = {"index", "key", "label", NULL};
+
+/* The names stand in the order of the public enums. */
+_Static_assert(RF_ROUND_ROBIN == 0 && RF_CONTIGUOUS == 1 && RF_HASH == 2 && RF_RANGE == 3 && RF_STRATIFIED == 4 &&
+                   RF_ADAPTIVE == 5,
+               "strategies[]");
+_Static_assert(RF_SHUFFLE_NONE == 0 && RF_SHUFFLE_FULL == 1 && RF_SHUFFLE_BLOCK == 2, "shuffles[]");
+_Static_assert(RF_TAIL_UNEVEN == 0 && RF_TAIL_DROP == 1 && RF_TAIL_PAD == 2, "tails[]");
+_Static_assert(RF_HASH_INDEX == 0 && RF_HASH_KEY == 1 && RF_HASH_LABEL == 2, "hash_keys[]");
+
+enum { MOST_RANKS = 1000000 };
+
+static struct cli_option *add(struct cli_option *at, const struct cli_option *table, size_t n)
+{
+    memcpy(at, table, n * sizeof *table);
+    return at + n;
+}
+
+#define ADD(at, table) add(at, table, sizeof table / sizeof *table)
+
+static struct cli_option *add_ranks(struct cli_option *at, struct cli_order_args *a)
+{
+    const struct cli_option table[] = {
+        {.name = "world-size",
+         .kind = CLI_U64,
+         .target = &a->world_size,
+         .metavar = "W",
+         .min = 1,
+         .max = MOST_RANKS,
+         .given = &a->world_given,
+         .help = "ranks in all, over all servers (default: the launcher's, else F + R)"},
+        {.name = "ranks",
+         .kind = CLI_U64,
+         .target = &a->ranks,
+         .metavar = "R",
+         .min = 1,
+         .max = MOST_RANKS,
+         .given = &a->ranks_given,
+         .help = "ranks held by this server (default: the launcher's local size, else W - F)"},
+        {.name = "first-rank",
+         .kind = CLI_U64,
+         .target = &a->first_rank,
+         .metavar = "F",
+         .max = MOST_RANKS,
+         .given = &a->first_given,
+         .help = "global number of this server's first rank (default: the launcher's, else 0)"},
+        {.name = "batch",
+         .kind = CLI_U64,
+         .target = &a->o.batch,
+         .metavar = "B",
+         .min = 1,
+         .help = "samples a batch (default 1)"},
+    };
+    return ADD(at, table);
+}
+
+static struct cli_option *add_partition(struct cli_option *at, struct cli_order_args *a)
+{
+    rf_order_options *o = &a->o;
+    const struct cli_option table[] = {
+        {.name = "strategy",
+         .kind = CLI_CHOICE,
+         .target = &a->strategy,
+         .choices = strategies,
+         .help = "which samples belong to which rank (default round-robin)"},
+        {.name = "ranges",
+         .kind = CLI_STRING,
+         .target = &o->ranges,
+         .metavar = "LO:HI,...",
+         .help = "range: one half-open range a rank, in rank order"},
+        {.name = "allow-gaps", .kind = CLI_FLAG, .target = &a->allow_gaps, .help = "range: samples may be in no range"},
+        {.name = "allow-overlap",
+         .kind = CLI_FLAG,
+         .target = &a->allow_overlap,
+         .help = "range: samples may be in several ranges"},
+        {.name = "hash-partitions",
+         .kind = CLI_U64,
+         .target = &o->hash_partitions,
+         .metavar = "P",
+         .min = 1,
+         .help = "hash: virtual partitions (default 1024, at least 16 W)"},
+        {.name = "hash-seed",
+         .kind = CLI_U64,
+         .target = &o->hash_seed,
+         .metavar = "S",
+         .help = "hash: its seed (default 0)"},
+        {.name = "hash-key",
+         .kind = CLI_CHOICE,
+         .target = &a->hash_key,
+         .choices = hash_keys,
+         .help = "hash: what is hashed (default index)"},
+    };
+    return ADD(at, table);
+}
+
+static struct cli_option *add_shuffle(struct cli_option *at, struct cli_order_args *a)
+{
+    rf_order_options *o = &a->o;
+    const struct cli_option table[] = {
+        {.name = "shuffle",
+         .kind = CLI_CHOICE,
+         .target = &a->shuffle,
+         .choices = shuffles,
+         .help = "order of the samples within an epoch (default none)"},
+        {.name = "block-samples",
+         .kind = CLI_U64,
+         .target = &o->block_samples,
+         .metavar = "K",
+         .min = 1,
+         .help = "block: samples a block (default 4 MiB worth)"},
+        {.name = "window-blocks",
+         .kind = CLI_U64,
+         .target = &o->window_blocks,
+         .metavar = "M",
+         .min = 1,
+         .help = "block: blocks a window (default 16)"},
+        {.name = "seed",
+         .kind = CLI_U64,
+         .target = &o->seed,
+         .metavar = "S",
+         .help = "seed of the shuffle (default 0)"},
+        {.name = "epochs",
+         .kind = CLI_U64,
+         .target = &a->epochs,
+         .metavar = "E",
+         .given = &a->epochs_given,
+         .help = "how many epochs (default 1; 0 serves for ever)"},
+        {.name = "start-epoch",
+         .kind = CLI_U64,
+         .target = &a->start_epoch,
+         .metavar = "E",
+         .help = "number of the first epoch (default 0)"},
+        {.name = "tail",
+         .kind = CLI_CHOICE,
+         .target = &a->tail,
+         .choices = tails,
+         .help = "what becomes of samples that do not fill a batch on every rank (default uneven)"},
+    };
+    return ADD(at, table);
+}
+
+static struct cli_option *add_selection(struct cli_option *at, struct cli_order_args *a)
+{
+    rf_order_options *o = &a->o;
+    const struct cli_option table[] = {
+        {.name = "subset",
+         .kind = CLI_STRING,
+         .target = &o->subset,
+         .metavar = "A:B|FILE",
+         .help = "only samples A to B-1, or those listed in FILE, one index a line"},
+        {.name = "split",
+         .kind = CLI_STRING,
+         .target = &o->split,
+         .metavar = "NAME:PART,...",
+         .help = "divide the samples at random, as in train:0.9,val:0.1"},
+        {.name = "use", .kind = CLI_STRING, .target = &o->use, .metavar = "NAME", .help = "the part of --split to use"},
+        {.name = "classes",
+         .kind = CLI_U64,
+         .target = &o->classes,
+         .metavar = "C",
+         .min = 1,
+         .help = "refuse a dataset that has not exactly C classes"},
+        {.name = "epoch",
+         .kind = CLI_U64,
+         .target = &a->epoch,
+         .metavar = "E",
+         .given = &a->epoch_given,
+         .help = "exactly this one epoch (order and verify only)"},
+        {.name = "samples",
+         .kind = CLI_U64,
+         .target = &a->samples,
+         .metavar = "N",
+         .given = &a->samples_given,
+         .help = "N samples that need not exist, instead of DATASET (order and verify only)"},
+    };
+    return ADD(at, table);
+}
+
+const struct cli_option *cli_order_options(struct cli_order_args *a)
+{
+    memset(a, 0, sizeof *a);
+    rf_order_options_init(&a->o);
+    if (!a->o.batch)
+        a->o.batch = 1;
+    a->strategy = (int)a->o.strategy;
+    a->shuffle = (int)a->o.shuffle;
+    a->tail = (int)a->o.tail;
+    a->hash_key = (int)a->o.hash_key;
+    a->epochs = 1;
+    struct cli_option *at = add_ranks(a->options, a);
+    at = add_partition(at, a);
+    at = add_shuffle(at, a);
+    at = add_selection(at, a);
+    *at = (struct cli_option){0};
+    return a->options;
+}
+
+/* The rulings: W is the flag's, the launcher's, else F + R; R the flag's, the launcher's, else W - F;
+ * F the flag's, the launcher's, else 0; nothing at all is 1, 1, 0. */
+static void apply_defaults(struct cli_order_args *a, const struct cli_launch *l)
+{
+    bool world = a->world_given || l->world_from, ranks = a->ranks_given || l->ranks_from;
+    if (!a->first_given)
+        a->first_rank = l->first_from ? l->first_rank : 0;
+    if (!a->world_given && l->world_from)
+        a->world_size = l->world_size;
+    if (!a->ranks_given && l->ranks_from)
+        a->ranks = l->ranks;
+    if (!ranks)
+        a->ranks = world ? (a->world_size > a->first_rank ? a->world_size - a->first_rank : 0) : 1;
+    if (!world)
+        a->world_size = a->first_rank + a->ranks;
+}
+
+static const char *origin(bool given, const char *flag, const char *variable)
+{
+    return given ? flag : variable ? variable : "by default";
+}
+
+static int check_ranks(const struct cli_order_args *a, const struct cli_launch *l)
+{
+    if (a->ranks && a->first_rank + a->ranks <= a->world_size && a->world_size <= MOST_RANKS)
+        return CLI_OK;
+    return cli_usage("ranks %llu (%s) from first rank %llu (%s) do not fit in world size %llu (%s). Correct "
+                     "--world-size, --ranks or --first-rank",
+                     (unsigned long long)a->ranks, origin(a->ranks_given, "--ranks", l->ranks_from),
+                     (unsigned long long)a->first_rank, origin(a->first_given, "--first-rank", l->first_from),
+                     (unsigned long long)a->world_size, origin(a->world_given, "--world-size", l->world_from));
+}
+
+int cli_order_resolve(struct cli_order_args *a)
+{
+    struct cli_launch launch;
+    struct rfi_error err = {0};
+    rf_order_options *o = &a->o;
+    if (cli_launch_read(!a->world_given, !a->ranks_given, !a->first_given, &launch, &err) < 0)
+        return cli_usage("%s", err.text);
+    apply_defaults(a, &launch);
+    int rc = check_ranks(a, &launch);
+    if (rc != CLI_OK)
+        return rc;
+    o->world_size = (uint32_t)a->world_size;
+    o->strategy = (rf_strategy)a->strategy;
+    o->shuffle = (rf_shuffle)a->shuffle;
+    o->tail = (rf_tail)a->tail;
+    o->hash_key = (rf_hash_key)a->hash_key;
+    o->allow_gaps = a->allow_gaps;
+    o->allow_overlap = a->allow_overlap;
+    o->samples = a->samples_given ? a->samples : 0;
+    return rf_order_validate(o) < 0 ? cli_usage("%s", rf_last_error()) : CLI_OK;
+}
