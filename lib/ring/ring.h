@@ -4,23 +4,33 @@
  * The ring knows tickets, places and footprints; what a batch contains is asked through a callback.
  * It must not know: datasets, readers, processes, who is alive.
  *
- * Ordering pairs (labels stand at both ends in ring.c):
- *   P1 publish    word := READY (release)          -> trainer's load of word (acquire): descriptor
- *                 arrays and sample bytes are visible.
- *   P2 release    released := k+1 (release)        -> recycler's load (acquire): the trainer's reads of
- *                 batch k are over before anyone writes there again.
+ * Ordering pairs (labels stand at both ends in the sources). No bare fences: where a store must be
+ * seen before a later load, all four accesses are seq_cst (ThreadSanitizer understands those).
+ *   P1 publish    word := READY (release) -> trainer's load of word (acquire): descriptor, arrays and
+ *                 sample bytes are visible.
+ *   P2 release    released := k+1 -> recycler's load: the trainer's reads of batch k are over before
+ *                 anyone writes there again.
  *   P3 recycle    word := FREE(k+depth), freed := k+1 (release) -> claimant's loads (acquire): the edge.
- *   P4 generation record stored, n_generations (release) -> load after the claim (acquire).
- *   P5 unhold     word := FREE (release)           -> claim (acquire): sees the cut's generation.
- *   P6 trainer sleep: waiting := 1, seq_cst fence, load word | publisher: word := READY, seq_cst fence,
- *                 load waiting: one of the two sees the other (no lost wake-up).
- *   P7 bell: sleepers++, seq_cst, look at rings | trainer: released, seq_cst, load sleepers. */
+ *   P4 records    words of a generation record and n_generations (release) -> lookups (acquire).
+ *   P5 cut        record, place words wiped, then word := FREE, freed unfrozen (release) -> loads of a
+ *                 place word, a slot word or freed (acquire): whoever sees any of them sees the record.
+ *   P6 sleep      waiting := slot+1, load word | word := READY, load waiting: all seq_cst, so one of the
+ *                 two sees the other (no lost wake-up).
+ *   P7 bell       sleepers++, load released | released := k+1, load sleepers: all seq_cst, likewise.
+ *   P8 quiet      writers bit cleared (release) -> claimant's and recycler's load (acquire): the bytes of
+ *                 whoever read into the region before have landed. */
 #pragma once
 
 #include "ring/ring_shared.h"
 
 #include <stdbool.h>
 
+struct rfi_footprint_memo {
+    struct rfi_generation generation;
+    uint64_t ticket, footprint; /* footprint 0: empty */
+};
+
+/* One handle is for one thread. Zero it, then fill in the pointers and the copies. */
 struct rfi_ring {
     struct rfi_ring_shared *sh;
     struct rfi_slot_shared *slots; /* [depth] */
@@ -30,13 +40,19 @@ struct rfi_ring {
     /* Private copies of what the layout check read once. */
     uint32_t rank, depth, generations_cap;
     uint64_t arena_bytes, align;
+    /* Footprints asked for lately: the chain of places needs each of them more than once. */
+    struct rfi_footprint_memo memo[8];
 };
 
 /* Footprint in bytes (multiple of align, >= align) of ticket t of generation g, t < g->end_ticket; END
- * has footprint `align`. Returns 0, or a negative errno which ends the claim. */
+ * has footprint `align`. A pure function of (g, ticket): results are kept. Called before the claim too,
+ * and then *g may be half of one record and half of another: any values must be safe to pass; what is
+ * returned for such a mix, an error included, is thrown away. Returns 0, or a negative errno which ends
+ * the claim. */
 typedef int (*rfi_footprint_fn)(void *ctx, const struct rfi_generation *g, uint64_t ticket, uint64_t *ret);
 
-/* Parent, at birth: memory is zero; writes heads, FREE(0..depth-1), places, the first generation. */
+/* Parent, at birth: memory is zero; writes the head (from the private copies), FREE words, places, the
+ * first generation and, when first->first_ticket is not 0, the trainer's counters. first_place: 0. */
 void rfi_ring_init(struct rfi_ring *r, const struct rfi_generation *first);
 
 /* ---- workers ---- */
@@ -47,11 +63,13 @@ struct rfi_claim {
     struct rfi_generation generation; /* looked up after the claim */
     uint64_t data_offset; /* physical place in the arena */
     uint64_t footprint;
-    bool end; /* ticket == generation.end_ticket */
+    bool end; /* ticket >= generation.end_ticket: publish_end, nothing to read */
 };
 
 /* Recycles what the trainer gave back, then claims the oldest claimable ticket whose whole footprint is
- * below the free edge. 1: *ret filled; 0: nothing to claim now; negative: from the callback. */
+ * below the free edge (END needs no room). The slot's data_offset and footprint are filled in too.
+ * 1: *ret filled; 0: nothing to claim now; negative: from the callback; -EINVAL: a footprint that is no
+ * positive multiple of align; -E2BIG: larger than the arena; -EOVERFLOW: tickets or places used up. */
 int rfi_ring_claim(struct rfi_ring *r, unsigned worker, rfi_footprint_fn fn, void *ctx, struct rfi_claim *ret);
 
 /* Gives a claim back unread: CLAIMED(k,w) -> FREE(k). */
@@ -61,14 +79,15 @@ void rfi_ring_unclaim(struct rfi_ring *r, unsigned worker, const struct rfi_clai
 void rfi_ring_writers_begin(struct rfi_ring *r, uint32_t slot, unsigned queue);
 void rfi_ring_writers_end(struct rfi_ring *r, uint32_t slot, unsigned queue);
 
-/* Publishes a filled batch / a failed one / the end. The descriptor was written by the caller and the
- * slot's writers mask must not have the caller's bit. Wakes the trainer if it waits for it. */
+/* Publishes a filled batch / a failed one / the end. The descriptor was written by the caller (`worker`
+ * is filled in here) and the slot's writers mask must be empty. Counts samples and bytes (or the error)
+ * in the ring's head. Wakes the trainer if it waits for this slot. `code` has 12 bits. */
 void rfi_ring_publish(struct rfi_ring *r, unsigned worker, const struct rfi_claim *c);
 void rfi_ring_publish_error(struct rfi_ring *r, unsigned worker, const struct rfi_claim *c, unsigned code);
 void rfi_ring_publish_end(struct rfi_ring *r, unsigned worker, const struct rfi_claim *c);
 
-/* Batches published and not yet taken / tickets that could be claimed if there were room (a look, not
- * a promise). */
+/* Batches published and not yet taken (ERROR and END count) / tickets that could be claimed if there were
+ * room, after recycling (a look, not a promise). */
 uint32_t rfi_ring_ready(const struct rfi_ring *r);
 uint32_t rfi_ring_claimable(const struct rfi_ring *r);
 
@@ -82,34 +101,47 @@ enum rfi_take rfi_ring_look(const struct rfi_ring *r, uint64_t ticket);
 /* Sleeps until ticket t may have changed, at most timeout_ns (brief spin first, P6). */
 void rfi_ring_wait(struct rfi_ring *r, uint64_t ticket, uint64_t timeout_ns);
 
-/* Effective release: every ticket below `released` has been given back. Rings the bell when ready
- * batches fall below half the depth (or below `want`) and a worker sleeps (P7). */
+/* Effective release: every ticket below `released` has been given back. Rings the bell when a worker
+ * sleeps (P7) and ready batches are fewer than half the depth, than two, or than `want` asks for. */
 void rfi_ring_release(struct rfi_ring *r, uint64_t released);
+
+/* ---- the doorbell ---- */
 
 /* Unconditional doorbell. */
 void rfi_bell_ring(struct rfi_bell_shared *b);
 
+/* A worker's sleep (P7): v = prepare(); look at every ring; if there is nothing to do wait(v); done().
+ * prepare and done come in pairs. wait returns on a ring, a time-out or a signal. A worker that dies in
+ * between leaves `sleepers` one too high: that costs system calls, never a wake-up. */
+uint32_t rfi_bell_prepare(struct rfi_bell_shared *b);
+void rfi_bell_wait(struct rfi_bell_shared *b, uint32_t value, uint64_t timeout_ns);
+void rfi_bell_done(struct rfi_bell_shared *b);
+
 /* ---- parent ---- */
 
-/* The parent's cut. hold() takes every FREE slot (CAS to HELD) and returns the cut: the ticket after
- * the last one that could not be taken. The caller then fills *g (first_ticket = cut; epoch, batch,
+/* The parent's cut. hold() freezes `freed`, takes every FREE slot (CAS to HELD) and returns the cut: the
+ * ticket after the last one that could not be taken, and never below an earlier cut (a trainer told of
+ * that one has already released everything below it). The caller then fills *g (epoch, batch,
  * end_ticket) and calls append(), which
- *   1. sets first_place: the lap after the place of cut-1 (a batch never wraps, so cut-1 ends before it);
+ *   1. sets first_ticket and first_place: the lap after the place of cut-1 (a batch never wraps, so cut-1
+ *      ends before it), or the newest record's when nothing was claimed since that was appended;
  *   2. stores the record (in place of the newest one when that has the same first_ticket, so that
  *      resets without a claim in between cannot push out records that live tickets need);
- *   3. moves the place word of every held ticket at or above the cut to a value never used before,
- *      tagged one lap behind ("not set"): above every place word of the ring;
- *   4. frees what was held.
- * A helper loads the place word before the record: then whatever it computed from an old or half-written
- * record fails its CAS after step 3, or is wiped by step 3.
- * cancel() only frees. Between hold and append/cancel no other parent operation. */
+ *   3. wipes the place word of every held ticket at or above the cut;
+ *   4. frees what was held, unfreezes, rings the bell.
+ * A helper loads the place word before the record, and looks at the slot again before its CAS: whatever
+ * it computed from an old or half-written record is wiped by step 3 or fails its CAS after it.
+ * cancel() only does step 4. Between hold and append/cancel no other parent operation. */
 uint64_t rfi_ring_hold(struct rfi_ring *r);
 void rfi_ring_append(struct rfi_ring *r, uint64_t cut, struct rfi_generation *g);
 void rfi_ring_cancel(struct rfi_ring *r);
 
-/* After worker w was reaped and its queue drained: CLAIMED(k,w) -> FREE(k), bit `queue` cleared in every
- * slot. Returns how many claims were freed. */
+/* After worker w was reaped and its queue drained: bit `queue` cleared in every slot, then CLAIMED(k,w) ->
+ * FREE(k) and the bell rung. Returns how many claims were freed. */
 unsigned rfi_ring_reclaim(struct rfi_ring *r, unsigned worker, unsigned queue);
+
+/* `freed` without the frozen bit. */
+uint64_t rfi_ring_freed(const struct rfi_ring *r);
 
 /* The generation of ticket t (newest record with first_ticket <= t). */
 void rfi_ring_generation(const struct rfi_ring *r, uint64_t ticket, struct rfi_generation *ret);

@@ -14,10 +14,21 @@
  *      \--recycle: any worker or parent, k == freed < released and writers == 0-- READY|ERROR|END(k)
  *         becomes FREE(k + depth), then freed becomes k + 1 (a crash in between: the next one helps)
  *
- * Place word: virtual arena offset (a multiple of A >= 512) | low 9 bits: (ticket / depth) mod 512 of
- * the ticket it belongs to. Within a generation offsets rise with the ticket. Physical offset = virtual
- * mod arena_bytes; a batch never wraps. Set only by CAS from the value seen while the tag was one
- * lap behind. Whoever dies: the next one computes the same value. At birth: 0 | 511 (lap -1).
+ * freed: every ticket below has been recycled; only tickets in [freed, freed + depth) can be claimed.
+ * Bit 63 is set by the parent for the length of a cut (hold to append or cancel): nobody can move
+ * `freed` then, so no slot that is recycled behind the parent's back becomes claimable before the new
+ * generation stands. Only the parent sets and clears the bit; a cut is short, and a dead parent takes
+ * the segment with it.
+ *
+ * Place words: a slot has two, for its even and its odd laps (lap = ticket / depth), so that setting or
+ * wiping the place of ticket t never destroys the place of t - depth: that is the neighbour below of
+ * t - depth + 1, which may be unset still. A word is either
+ *   set:    virtual arena offset (a multiple of A >= 512, below 2^63) | low 9 bits: lap mod 512
+ *   wiped:  bit 63 | number of the cut << 9: no place for anyone, and a value never used before.
+ * It is unset for ticket t while it is wiped or has another lap's tag, and is set only by CAS from the
+ * value seen while unset: whoever dies, the next one computes the same value. Within a generation
+ * offsets rise with the ticket, and true places rise for ever, so no value comes twice. Physical offset
+ * = virtual mod arena_bytes; a batch never wraps. At birth: wiped, number 0.
  *
  * Writers mask: bit i while io_uring i may have a read into this slot's region. Set by the claimant
  * before its first submission, cleared by it when its last completion was reaped, or by the parent
@@ -37,8 +48,13 @@ enum rfi_slot_state {
     RFI_HELD = 5,
 };
 
-#define RFI_WORKER_NONE 0xfffu
+#define RFI_WORKER_NONE 0xfffu /* in FREE, HELD and END words */
 #define RFI_PLACE_TAG 511u
+#define RFI_PLACE_WIPED (UINT64_C(1) << 63)
+#define RFI_FREED_FROZEN (UINT64_C(1) << 63)
+/* Tickets at or above are never claimed: ticket + depth has to fit 48 bits. 8 years at a million
+ * batches a second. */
+#define RFI_TICKET_LIMIT ((UINT64_C(1) << 48) - (UINT64_C(1) << 32))
 
 static inline uint64_t rfi_word(uint64_t ticket, enum rfi_slot_state state, unsigned worker)
 {
@@ -62,10 +78,10 @@ static inline unsigned rfi_word_worker(uint64_t word)
 
 /* Maps tickets to content: ticket t >= first_ticket is batch (batch + t - first_ticket) counted on
  * through the epochs, until end_ticket, which is END. Written by the parent only. */
-struct rfi_generation { /* in the segment its words are copied with relaxed atomic loads and stores */
+struct rfi_generation { /* in the segment its words are copied one by one, atomically (P4) */
     uint64_t first_ticket;
     uint64_t epoch, batch; /* of first_ticket */
-    uint64_t end_ticket; /* UINT64_MAX: never */
+    uint64_t end_ticket; /* END, and so is every later ticket of this generation; UINT64_MAX: never */
     uint64_t first_place; /* virtual offset of first_ticket, a multiple of arena_bytes */
     uint64_t log_length; /* of the rebalance log; 0 */
     uint64_t reserved[2];
@@ -75,9 +91,9 @@ _Static_assert(sizeof(struct rfi_generation) == 64, "generation record");
 /* 256 bytes a slot: protocol words on the first line pair, the descriptor behind. */
 struct rfi_slot_shared {
     alignas(128) _Atomic uint64_t word;
-    _Atomic uint64_t place;
+    _Atomic uint64_t place[2]; /* by the parity of the lap */
     _Atomic uint64_t writers;
-    uint64_t pad0[13];
+    uint64_t pad0[12];
     /* Descriptor: written by the claimant between claim and publish, read by the trainer after. */
     uint64_t epoch, batch;
     uint64_t data_offset; /* physical, in the arena */
@@ -105,12 +121,13 @@ struct rfi_ring_shared {
     uint32_t generations_cap; /* power of two >= depth + 2 */
     uint64_t pad0[12];
     /* Worker words. */
-    alignas(128) _Atomic uint64_t freed; /* every ticket below has been recycled */
+    alignas(128) _Atomic uint64_t freed; /* see above: ticket | RFI_FREED_FROZEN */
     _Atomic uint64_t n_generations; /* appended so far; record i is at i mod generations_cap */
     _Atomic uint64_t samples, bytes; /* published */
     _Atomic uint64_t local_samples, remote_samples;
     _Atomic uint64_t errors;
-    uint64_t pad1[9];
+    _Atomic uint64_t cuts; /* made so far; written by the parent only */
+    uint64_t pad1[8];
 };
 _Static_assert(sizeof(struct rfi_ring_shared) == 256, "ring head");
 
@@ -120,7 +137,7 @@ enum { RFI_WAIT_BUCKETS = 256 };
 struct rfi_trainer_shared {
     alignas(128) _Atomic uint64_t released; /* every ticket below has been given back */
     _Atomic uint64_t taken; /* next ticket that `next` will take */
-    _Atomic uint32_t waiting; /* the trainer sleeps, or is about to, on its next slot's word */
+    _Atomic uint32_t waiting; /* slot + 1 on whose word the trainer sleeps, or is about to; 0: none */
     uint32_t pad0;
     _Atomic uint64_t want; /* prefetch hint: tickets below are wanted now */
     uint64_t pad1[12];

@@ -1,0 +1,187 @@
+/* The worker's way in: recycle what the trainer gave back, then claim the oldest ticket that fits below the
+ * free edge. Checks made before the claim only save a useless CAS; the ones made after it count, because a
+ * cut may have come in between. */
+#include "ring/ring_words.h"
+
+#include <errno.h>
+
+uint64_t rfi_ring_freed(const struct rfi_ring *r)
+{
+    return atomic_load_explicit(&r->sh->freed, memory_order_acquire) & ~RFI_FREED_FROZEN; /* P3, P5 */
+}
+
+/* One ticket. False: nothing to recycle now. `released` comes from the trainer and may be anything: only a
+ * published slot is recycled, in order. */
+static bool recycle_one(struct rfi_ring *r)
+{
+    uint64_t t = atomic_load_explicit(&r->sh->freed, memory_order_acquire); /* P3 */
+    struct rfi_slot_shared *s = rfi_slot(r, t);
+    uint64_t word;
+
+    if (t & RFI_FREED_FROZEN || t >= atomic_load_explicit(&r->tr->released, memory_order_seq_cst)) /* P2, P7 */
+        return false;
+    word = atomic_load_explicit(&s->word, memory_order_acquire);
+    if (rfi_word_ticket(word) == t) {
+        if (!rfi_published(word) || atomic_load_explicit(&s->writers, memory_order_acquire) != 0) /* P8 */
+            return false;
+        atomic_compare_exchange_strong_explicit(&s->word, &word, rfi_free_word(t + r->depth), memory_order_acq_rel,
+                                                memory_order_relaxed); /* P3; failed: someone else's is the same */
+    }
+    /* The slot has left ticket t. Whoever did that may be dead: move the edge for it. Fails when frozen. */
+    atomic_compare_exchange_strong_explicit(&r->sh->freed, &t, t + 1, memory_order_acq_rel,
+                                            memory_order_relaxed); /* P3 */
+    return true;
+}
+
+void rfi_ring_recycle(struct rfi_ring *r)
+{
+    for (uint32_t i = 0; i < r->depth && recycle_one(r); i++)
+        ;
+}
+
+/* The first virtual offset that may not be written, and the `freed` it belongs to. */
+static int free_edge(struct rfi_ring *r, rfi_footprint_fn fn, void *ctx, uint64_t *ret_freed, uint64_t *ret_edge)
+{
+    uint64_t place;
+    int rc;
+
+    *ret_freed = rfi_ring_freed(r);
+    if (*ret_freed + r->depth > RFI_TICKET_LIMIT)
+        return -EOVERFLOW;
+    rc = rfi_place_ensure(r, *ret_freed, *ret_freed, fn, ctx, &place);
+    if (rc != 0)
+        return rc;
+    *ret_edge = place + r->arena_bytes;
+    /* The place was `freed`'s only if freed stood still (tags repeat after 512 laps). */
+    return rfi_ring_freed(r) == *ret_freed ? 0 : RFI_RING_AGAIN;
+}
+
+/* A generation ends with END; what a cut left behind it, below the next generation, is END too: a claim
+ * that saw an older record and was being given back when the cut was made can put the cut there. */
+static bool past_the_end(const struct rfi_ring *r, const struct rfi_generation *g, uint64_t ticket)
+{
+    struct rfi_generation newest;
+
+    if (ticket <= g->end_ticket)
+        return false;
+    rfi_generation_newest(r, &newest);
+    return newest.first_ticket <= ticket;
+}
+
+/* 1: fits, *c filled in; 0: not now; RFI_RING_AGAIN; or a negative errno. */
+static int fits(struct rfi_ring *r, uint64_t freed, uint64_t edge, uint64_t ticket, rfi_footprint_fn fn, void *ctx,
+                struct rfi_claim *c)
+{
+    uint64_t place;
+    int rc;
+
+    c->ticket = ticket;
+    c->slot = rfi_slot_of(r, ticket);
+    rfi_ring_generation(r, ticket, &c->generation);
+    if (past_the_end(r, &c->generation, ticket))
+        return 0;
+    c->end = ticket >= c->generation.end_ticket;
+    rc = rfi_place_ensure(r, freed, ticket, fn, ctx, &place);
+    if (rc == 0)
+        rc = rfi_footprint(r, &c->generation, ticket, fn, ctx, &c->footprint);
+    if (rc != 0)
+        return rc;
+    c->data_offset = place % r->arena_bytes;
+    return c->end || place + c->footprint <= edge;
+}
+
+/* The claim itself, and everything once more for a ticket that now cannot change. */
+static int take(struct rfi_ring *r, unsigned worker, uint64_t freed, uint64_t edge, rfi_footprint_fn fn, void *ctx,
+                struct rfi_claim *c)
+{
+    struct rfi_slot_shared *s = &r->slots[c->slot];
+    uint64_t word = rfi_free_word(c->ticket);
+    int rc;
+
+    if (!atomic_compare_exchange_strong_explicit(&s->word, &word, rfi_word(c->ticket, RFI_CLAIMED, worker),
+                                                 memory_order_acq_rel, memory_order_relaxed)) /* P5 */
+        return 0;
+    rc = fits(r, freed, edge, c->ticket, fn, ctx, c);
+    if (rc != 1) {
+        rfi_ring_unclaim(r, worker, c);
+        return rc == 0 ? RFI_RING_AGAIN : rc;
+    }
+    s->data_offset = c->data_offset;
+    s->footprint = c->footprint;
+    return 1;
+}
+
+static int claim_once(struct rfi_ring *r, unsigned worker, rfi_footprint_fn fn, void *ctx, struct rfi_claim *c)
+{
+    uint64_t freed, edge;
+    int rc = free_edge(r, fn, ctx, &freed, &edge);
+
+    for (uint64_t t = freed; rc == 0 && t < freed + r->depth; t++) {
+        struct rfi_slot_shared *s = rfi_slot(r, t);
+
+        if (atomic_load_explicit(&s->word, memory_order_acquire) != rfi_free_word(t) || /* P3, P5 */
+            atomic_load_explicit(&s->writers, memory_order_acquire) != 0) /* P8 */
+            continue;
+        rc = fits(r, freed, edge, t, fn, ctx, c);
+        if (rc == 0) /* places rise: no later ticket fits either */
+            return 0;
+        if (rc == 1)
+            rc = take(r, worker, freed, edge, fn, ctx, c);
+    }
+    return rc;
+}
+
+int rfi_ring_claim(struct rfi_ring *r, unsigned worker, rfi_footprint_fn fn, void *ctx, struct rfi_claim *ret)
+{
+    /* AGAIN means that another worker moved the edge or that the parent is cutting. The first is awake and
+     * claims; the second rings the bell when it is done. So giving up after a few tries loses nothing. */
+    for (int tries = 0; tries < 4; tries++) {
+        int rc;
+
+        rfi_ring_recycle(r);
+        rc = claim_once(r, worker, fn, ctx, ret);
+        if (rc != RFI_RING_AGAIN)
+            return rc;
+    }
+    return 0;
+}
+
+void rfi_ring_unclaim(struct rfi_ring *r, unsigned worker, const struct rfi_claim *c)
+{
+    uint64_t word = rfi_word(c->ticket, RFI_CLAIMED, worker);
+    atomic_compare_exchange_strong_explicit(&r->slots[c->slot].word, &word, rfi_free_word(c->ticket),
+                                            memory_order_acq_rel, memory_order_relaxed); /* P5: as a FREE word */
+}
+
+/* `freed` as recycling would leave it. */
+static uint64_t freed_soon(const struct rfi_ring *r)
+{
+    uint64_t released = atomic_load_explicit(&r->tr->released, memory_order_seq_cst); /* P7 */
+    uint64_t t = rfi_ring_freed(r);
+
+    for (uint32_t i = 0; i < r->depth && t < released; i++, t++) {
+        struct rfi_slot_shared *s = rfi_slot(r, t);
+        uint64_t word = atomic_load_explicit(&s->word, memory_order_acquire);
+        if (rfi_word_ticket(word) == t &&
+            (!rfi_published(word) || atomic_load_explicit(&s->writers, memory_order_acquire) != 0))
+            break;
+    }
+    return t;
+}
+
+uint32_t rfi_ring_claimable(const struct rfi_ring *r)
+{
+    uint64_t freed = freed_soon(r);
+    uint32_t n = 0;
+
+    for (uint64_t t = freed; t < freed + r->depth; t++) {
+        uint64_t word = atomic_load_explicit(&rfi_slot(r, t)->word, memory_order_acquire);
+        struct rfi_generation g;
+
+        if (rfi_word_ticket(word) == t && rfi_word_state(word) != RFI_FREE)
+            continue;
+        rfi_ring_generation(r, t, &g);
+        n += !past_the_end(r, &g, t);
+    }
+    return n;
+}

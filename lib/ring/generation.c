@@ -1,0 +1,93 @@
+/* Generation records: which content a ticket has. Written by the parent alone, read by everyone.
+ *
+ * Why a lookup for a claimed ticket t is stable: a cut cannot fall at or below a claimed ticket, so the
+ * record of t is never replaced while t lives; and as first tickets rise and lie inside the window of
+ * live tickets, at most depth + 1 records are newer, fewer than there is room for. */
+#include "ring/ring_words.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* P4: word by word, because the parent may be storing a newer record in this place. */
+static uint64_t load(const uint64_t *word)
+{
+    return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
+
+static void copy_record(const struct rfi_generation *from, struct rfi_generation *to)
+{
+    to->first_ticket = load(&from->first_ticket);
+    to->epoch = load(&from->epoch);
+    to->batch = load(&from->batch);
+    to->end_ticket = load(&from->end_ticket);
+    to->first_place = load(&from->first_place);
+    to->log_length = load(&from->log_length);
+    to->reserved[0] = load(&from->reserved[0]);
+    to->reserved[1] = load(&from->reserved[1]);
+}
+
+void rfi_generation_store(struct rfi_generation *to, const struct rfi_generation *g)
+{
+    __atomic_store_n(&to->first_ticket, g->first_ticket, __ATOMIC_RELEASE); /* P4, and the same below */
+    __atomic_store_n(&to->epoch, g->epoch, __ATOMIC_RELEASE);
+    __atomic_store_n(&to->batch, g->batch, __ATOMIC_RELEASE);
+    __atomic_store_n(&to->end_ticket, g->end_ticket, __ATOMIC_RELEASE);
+    __atomic_store_n(&to->first_place, g->first_place, __ATOMIC_RELEASE);
+    __atomic_store_n(&to->log_length, g->log_length, __ATOMIC_RELEASE);
+    __atomic_store_n(&to->reserved[0], g->reserved[0], __ATOMIC_RELEASE);
+    __atomic_store_n(&to->reserved[1], g->reserved[1], __ATOMIC_RELEASE);
+}
+
+static const struct rfi_generation *record(const struct rfi_ring *r, uint64_t index)
+{
+    return &r->generations[index & (r->generations_cap - 1)];
+}
+
+void rfi_ring_generation(const struct rfi_ring *r, uint64_t ticket, struct rfi_generation *ret)
+{
+    uint64_t n = atomic_load_explicit(&r->sh->n_generations, memory_order_acquire); /* P4 */
+    uint64_t left = n < r->generations_cap ? n : r->generations_cap;
+    const struct rfi_generation *g = record(r, n - 1);
+
+    /* Newest first. A ticket older than all records has been recycled: any answer will do. */
+    for (; left > 1 && load(&g->first_ticket) > ticket; left--)
+        g = record(r, --n - 1);
+    copy_record(g, ret);
+}
+
+void rfi_generation_newest(const struct rfi_ring *r, struct rfi_generation *ret)
+{
+    uint64_t n = atomic_load_explicit(&r->sh->n_generations, memory_order_acquire); /* P4 */
+    copy_record(record(r, n - 1), ret);
+}
+
+static int ask(const struct rfi_ring *r, const struct rfi_generation *g, uint64_t ticket, rfi_footprint_fn fn,
+               void *ctx, uint64_t *ret)
+{
+    int rc = fn(ctx, g, ticket, ret);
+    if (rc < 0)
+        return rc;
+    if (*ret == 0 || *ret % r->align != 0)
+        return -EINVAL;
+    return *ret > r->arena_bytes ? -E2BIG : 0;
+}
+
+int rfi_footprint(struct rfi_ring *r, const struct rfi_generation *g, uint64_t ticket, rfi_footprint_fn fn, void *ctx,
+                  uint64_t *ret)
+{
+    struct rfi_footprint_memo *m = &r->memo[ticket % (sizeof(r->memo) / sizeof(r->memo[0]))];
+
+    if (ticket >= g->end_ticket) {
+        *ret = r->align;
+        return 0;
+    }
+    if (m->footprint == 0 || m->ticket != ticket || memcmp(&m->generation, g, sizeof(*g)) != 0) {
+        uint64_t footprint = 0;
+        int rc = ask(r, g, ticket, fn, ctx, &footprint);
+        if (rc < 0)
+            return rc;
+        *m = (struct rfi_footprint_memo){.generation = *g, .ticket = ticket, .footprint = footprint};
+    }
+    *ret = m->footprint;
+    return 0;
+}

@@ -1,0 +1,122 @@
+/* Places: the virtual arena offset of every ticket, computed by whoever needs it first. Each place follows
+ * from the one before and two footprints, so helpers that race compute the same value; the CAS keeps one
+ * that slept through a lap or a cut from writing at all. */
+#include "ring/ring_words.h"
+
+#include <errno.h>
+
+/* Beyond: bit 63 would be touched. At 100 GB/s a rank, two years and ten months. */
+#define OFFSET_LIMIT (UINT64_C(1) << 62)
+
+static uint64_t tag(const struct rfi_ring *r, uint64_t ticket)
+{
+    return ticket / r->depth & RFI_PLACE_TAG;
+}
+
+static bool is_set(const struct rfi_ring *r, uint64_t ticket, uint64_t word)
+{
+    return !(word & RFI_PLACE_WIPED) && (word & RFI_PLACE_TAG) == tag(r, ticket);
+}
+
+bool rfi_place_get(const struct rfi_ring *r, uint64_t ticket, uint64_t *ret)
+{
+    uint64_t word = atomic_load_explicit(rfi_place_word(r, ticket), memory_order_acquire); /* P5 */
+    *ret = word & ~(uint64_t)RFI_PLACE_TAG;
+    return is_set(r, ticket, word);
+}
+
+uint64_t rfi_place_after(uint64_t end, uint64_t footprint, uint64_t arena_bytes)
+{
+    uint64_t in_lap = end % arena_bytes;
+    return in_lap + footprint > arena_bytes ? end - in_lap + arena_bytes : end;
+}
+
+/* The place of `ticket`, given that of the ticket before (unused for a generation's first). */
+static int compute(struct rfi_ring *r, uint64_t ticket, uint64_t before, rfi_footprint_fn fn, void *ctx, uint64_t *ret)
+{
+    struct rfi_generation g;
+    uint64_t gone, own;
+    int rc;
+
+    rfi_ring_generation(r, ticket, &g);
+    if (g.first_ticket == ticket) {
+        *ret = g.first_place;
+        return 0;
+    }
+    rc = rfi_footprint(r, &g, ticket - 1, fn, ctx, &gone);
+    if (rc == 0)
+        rc = rfi_footprint(r, &g, ticket, fn, ctx, &own);
+    if (rc < 0)
+        return rc;
+    *ret = rfi_place_after(before + gone, own, r->arena_bytes);
+    return *ret >= OFFSET_LIMIT ? -EOVERFLOW : 0;
+}
+
+/* True while `ticket` is alive and not being cut, and its place word is still `seen`. The slot word is
+ * loaded first: FREE after a cut shows that cut's wipe (P5). */
+static bool undisturbed(const struct rfi_ring *r, uint64_t ticket, uint64_t seen)
+{
+    uint64_t word = atomic_load_explicit(&rfi_slot(r, ticket)->word, memory_order_acquire); /* P5 */
+    return rfi_word_ticket(word) == ticket && rfi_word_state(word) != RFI_HELD &&
+           atomic_load_explicit(rfi_place_word(r, ticket), memory_order_acquire) == seen;
+}
+
+static int set_place(struct rfi_ring *r, uint64_t ticket, uint64_t before, rfi_footprint_fn fn, void *ctx,
+                     uint64_t *ret)
+{
+    _Atomic uint64_t *word = rfi_place_word(r, ticket);
+    uint64_t seen = atomic_load_explicit(word, memory_order_acquire); /* P5: before the record */
+    uint64_t place = 0;
+    int rc;
+
+    if (is_set(r, ticket, seen)) {
+        *ret = seen & ~(uint64_t)RFI_PLACE_TAG;
+        return 0;
+    }
+    rc = compute(r, ticket, before, fn, ctx, &place);
+    if (!undisturbed(r, ticket, seen)) /* what was computed, even an error, may come from half a record */
+        return RFI_RING_AGAIN;
+    if (rc < 0)
+        return rc;
+    *ret = place;
+    if (atomic_compare_exchange_strong_explicit(word, &seen, place | tag(r, ticket), memory_order_acq_rel,
+                                                memory_order_acquire))
+        return 0;
+    return is_set(r, ticket, seen) && (seen & ~(uint64_t)RFI_PLACE_TAG) == place ? 0 : RFI_RING_AGAIN;
+}
+
+/* The nearest ticket at or below `ticket` from which the chain can be computed: one that is set, or the
+ * first of its generation. */
+static bool find_base(const struct rfi_ring *r, uint64_t low, uint64_t ticket, uint64_t *ret)
+{
+    for (uint64_t t = ticket;; t--) {
+        struct rfi_generation g;
+        uint64_t place;
+
+        *ret = t;
+        if (rfi_place_get(r, t, &place))
+            return true;
+        if (t < low) /* recycled, and nobody needed its place any more: `low` is out of date */
+            return false;
+        rfi_ring_generation(r, t, &g);
+        if (g.first_ticket == t)
+            return true;
+        if (t == 0)
+            return false;
+    }
+}
+
+int rfi_place_ensure(struct rfi_ring *r, uint64_t low, uint64_t ticket, rfi_footprint_fn fn, void *ctx, uint64_t *ret)
+{
+    uint64_t t;
+
+    if (rfi_place_get(r, ticket, ret))
+        return 0;
+    if (!find_base(r, low, ticket, &t))
+        return RFI_RING_AGAIN;
+    for (;; t++) {
+        int rc = t < low ? (rfi_place_get(r, t, ret) ? 0 : RFI_RING_AGAIN) : set_place(r, t, *ret, fn, ctx, ret);
+        if (rc != 0 || t == ticket)
+            return rc;
+    }
+}

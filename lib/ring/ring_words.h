@@ -1,0 +1,55 @@
+/* Where the words of one ticket lie, and how a generation record is read. Private to the ring layer. */
+#pragma once
+
+#include "ring/ring.h"
+
+static inline uint32_t rfi_slot_of(const struct rfi_ring *r, uint64_t ticket)
+{
+    return (uint32_t)(ticket % r->depth);
+}
+
+static inline struct rfi_slot_shared *rfi_slot(const struct rfi_ring *r, uint64_t ticket)
+{
+    return &r->slots[rfi_slot_of(r, ticket)];
+}
+
+static inline uint64_t rfi_free_word(uint64_t ticket)
+{
+    return rfi_word(ticket, RFI_FREE, RFI_WORKER_NONE);
+}
+
+static inline _Atomic uint64_t *rfi_place_word(const struct rfi_ring *r, uint64_t ticket)
+{
+    return &rfi_slot(r, ticket)->place[ticket / r->depth & 1];
+}
+
+/* True for the states that the trainer can give back. */
+static inline bool rfi_published(uint64_t word)
+{
+    enum rfi_slot_state s = rfi_word_state(word);
+    return s == RFI_READY || s == RFI_ERROR || s == RFI_ENDED;
+}
+
+/* The newest record. */
+void rfi_generation_newest(const struct rfi_ring *r, struct rfi_generation *ret);
+void rfi_generation_store(struct rfi_generation *to, const struct rfi_generation *g);
+
+/* Footprint of ticket t of generation g, END included; 0, or a negative errno. */
+int rfi_footprint(struct rfi_ring *r, const struct rfi_generation *g, uint64_t ticket, rfi_footprint_fn fn, void *ctx,
+                  uint64_t *ret);
+
+/* Positive results of this layer. */
+enum { RFI_RING_AGAIN = 2 }; /* what was looked at has moved on or is being cut */
+
+/* True when the place of `ticket` is set; its virtual offset. */
+bool rfi_place_get(const struct rfi_ring *r, uint64_t ticket, uint64_t *ret);
+
+/* Sets the place of `ticket` if it is unset, and all unset ones below it down to the nearest set one. `low`
+ * is a value of freed: no place below low - 1 is asked for. 0, RFI_RING_AGAIN or a negative errno. */
+int rfi_place_ensure(struct rfi_ring *r, uint64_t low, uint64_t ticket, rfi_footprint_fn fn, void *ctx, uint64_t *ret);
+
+/* Where a batch of `footprint` bytes begins whose predecessor ends at `end`. */
+uint64_t rfi_place_after(uint64_t end, uint64_t footprint, uint64_t arena_bytes);
+
+/* Turns what the trainer gave back into FREE slots, at most a whole lap. */
+void rfi_ring_recycle(struct rfi_ring *r);
