@@ -18,9 +18,15 @@ struct rfi_order_source {
     /* May be NULL when there are none. label: true and *ret. key: NULL when absent. */
     _Bool (*label)(void *ctx, uint64_t i, int64_t *ret);
     const char *(*key)(void *ctx, uint64_t i, size_t *ret_bytes);
+    /* Room at the `table` that rfi_order_create is given, as rfi_order_table_bytes said: a --subset file
+     * that grew in between is refused (-ESTALE) instead of written past the end. 0: not checked. */
+    uint64_t table_bytes;
 };
 
 struct rfi_order;
+
+/* Checks the options by themselves, without a dataset. -EINVAL names the option; -ENOTSUP: adaptive. */
+int rfi_order_validate(const rf_order_options *o, struct rfi_error *err);
 
 /* Bytes of membership table that these options need over this source (0: none). Also validates. */
 int rfi_order_table_bytes(const rf_order_options *o, const struct rfi_order_source *src, uint64_t *ret,
@@ -50,6 +56,11 @@ void rfi_view_seek(struct rfi_view *v, uint64_t epoch, uint32_t rank);
 /* Ids of positions [from, from+count) of the rank's sequence (before the tail rule); returns how
  * many there are. */
 uint64_t rfi_view_fill(struct rfi_view *v, uint64_t from, uint64_t count, uint64_t *ids);
+
+/* The same under the tail rule: positions [from, from+count) of the rank's epoch with fillers (flagged;
+ * `flags` may be NULL) under pad, without the dropped ones under drop. Batch b is the positions from
+ * b * B on; this serves batches too large to be held at once. */
+uint64_t rfi_view_fill_tail(struct rfi_view *v, uint64_t from, uint64_t count, uint64_t *ids, uint8_t *flags);
 
 /* Batch `batch` under the tail rule into ids[B] and flags[B] (flags may be NULL); returns the count,
  * 0 past the end. */

@@ -1,0 +1,29 @@
+/* Strategies whose members cannot be computed: the table of dataset indices grouped by rank, ascending
+ * inside each rank. */
+#pragma once
+
+#include "order/order.h"
+#include "order/subset.h"
+
+#include <stdint.h>
+
+/* Both fill table[subset->n] and starts[world_size + 1]. -EINVAL names a sample that lacks the label or
+ * key. `subset` has its table when it is listed. */
+int rfi_membership_hash(const rf_order_options *o, const struct rfi_order_source *src, const struct rfi_subset *subset,
+                        uint32_t *table, uint64_t *starts, struct rfi_error *err);
+int rfi_membership_stratified(const rf_order_options *o, const struct rfi_order_source *src,
+                              const struct rfi_subset *subset, uint32_t *table, uint64_t *starts,
+                              struct rfi_error *err);
+
+/* Virtual partition of a sample: [0, partitions). */
+uint64_t rfi_hash_partition(uint64_t hash_seed, const void *bytes, uint64_t n_bytes, uint64_t partitions);
+
+/* Deals partitions of counts[n] samples to `world_size` ranks: the largest first, each to the rank with
+ * the fewest samples so far. */
+int rfi_deal_partitions(const uint64_t *counts, uint64_t n, uint32_t world_size, uint32_t *ret_rank,
+                        struct rfi_error *err);
+
+static inline uint64_t rfi_subset_member(const struct rfi_subset *s, uint64_t x)
+{
+    return s->listed ? s->table[x] : s->offset + x;
+}
