@@ -40,16 +40,22 @@ int rfi_plan_init(struct rfi_batch_plan *p, uint32_t cap, struct rfi_error *err)
 void rfi_plan_fini(struct rfi_batch_plan *p);
 
 /* Lays out the batch of `n` samples. `align` is A. -EBADMSG for a damaged table. */
-int rfi_plan_batch(const struct rfi_dataset *d, uint64_t align, const uint64_t *ids, uint32_t n, struct rfi_batch_plan *p,
-                   struct rfi_error *err);
+int rfi_plan_batch(const struct rfi_dataset *d, uint64_t align, const uint64_t *ids, uint32_t n,
+                   struct rfi_batch_plan *p, struct rfi_error *err);
 
 /* Only the footprint (the place chain needs no more). Same result as rfi_plan_batch. */
 int rfi_plan_footprint(const struct rfi_dataset *d, uint64_t align, const uint64_t *ids, uint32_t n, uint64_t *ret,
                        struct rfi_error *err);
 
-/* An upper bound of every possible batch's footprint: the `batch` largest samples at worst-case
- * alignment. Scans the table once for variable datasets. */
+/* An upper bound of every possible batch's footprint when no sample comes twice in a batch: the `batch`
+ * largest samples at worst-case alignment. Scans the table once for variable datasets. Under tail `pad`
+ * a rank with fewer samples than a batch repeats them: rfi_plan_largest_of() in plan/arena.h counts
+ * that too and is what a server wants. */
 int rfi_plan_largest(const struct rfi_dataset *d, uint64_t align, uint64_t batch, uint64_t *ret, struct rfi_error *err);
+
+/* The same when one sample may come up to `repeats` (at least 1) times in a batch. */
+int rfi_plan_largest_repeated(const struct rfi_dataset *d, uint64_t align, uint64_t batch, uint64_t repeats,
+                              uint64_t *ret, struct rfi_error *err);
 
 /* A of the dataset: the largest DIO alignment (memory or offset) over a sample of its files (all of
  * them up to 64, then spread evenly), at least RFI_MIN_ALIGN. Files that cannot be opened are left

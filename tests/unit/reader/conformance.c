@@ -141,6 +141,7 @@ ENGINE_TEST(direct_reads_give_the_bytes_of_the_file)
     for (int round = 0; round < 2; round++)
         random_round(&r, *engine, fd, DEPTH, unit, area, PART);
     r.ops->close(&r);
+    munmap(area, (size_t)DEPTH * PART);
 }
 
 ENGINE_TEST(a_read_at_the_end_is_short_and_one_behind_it_is_empty)

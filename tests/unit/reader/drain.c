@@ -204,6 +204,13 @@ static bool fixture_init(struct fixture *f, uint32_t reads, bool reaps)
     return true;
 }
 
+static void fixture_fini(struct fixture *f)
+{
+    munmap(f->sh, sizeof *f->sh);
+    free(f->file);
+    close(f->fd);
+}
+
 static void run_generations(struct rfi_reader *r, struct fixture *f, uint32_t depth)
 {
     uint32_t in_flight = 0, n = generations();
@@ -233,6 +240,7 @@ Test(drain, no_byte_comes_after_the_drain_and_the_queue_serves_on, .timeout = 30
     cr_assert_eq(rfi_reader_open(&r, RF_ENGINE_URING, READS, &err), 0, "%s", err.text);
     run_generations(&r, &f, READS);
     r.ops->close(&r);
+    fixture_fini(&f);
 }
 
 /* 40 reads on a completion queue of 16, none reaped: the kernel holds 24 back, and after the death the
@@ -247,6 +255,7 @@ Test(drain, an_overflowed_completion_queue_is_drained_too, .timeout = 300)
     cr_assert_eq(rfi_uring_open_sized(&r, 40, 16, 16, &err), 0, "%s", err.text);
     run_generations(&r, &f, 16);
     r.ops->close(&r);
+    fixture_fini(&f);
 }
 
 /* Entries that were published but not handed over are forgotten, not read later. */
@@ -275,6 +284,7 @@ Test(drain, unsubmitted_entries_are_discarded, .timeout = 60)
     serve_one(&r, &f, 3, READS);
     cr_assert(all_fill(f.sh->victim, sizeof f.sh->victim));
     r.ops->close(&r);
+    fixture_fini(&f);
 }
 
 /* A worker that closes queues that are not its own must not harm their owners. */
@@ -297,4 +307,5 @@ Test(drain, an_abandoned_queue_lives_on_in_its_owner, .timeout = 60)
     cr_assert_eq(status, 0, "the child still had the descriptor");
     serve_one(&r, &f, 1, READS);
     r.ops->close(&r);
+    fixture_fini(&f);
 }
