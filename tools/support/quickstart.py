@@ -1,0 +1,265 @@
+"""What tools/quickstart runs once the command is built:
+
+    quickstart.py RINGFEED WORK_DIRECTORY [DATASET… [OPTIONS]]
+
+index, serve in the background, four attach that check every byte, live progress from stat, then verify, and a
+comparison of what came with what `ringfeed order` says, line by line. Standard library only. Ends with nothing
+left running and nothing in /dev/shm, on Ctrl-C too."""
+
+import ctypes
+import json
+import os
+import pathlib
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import make_dataset
+
+RANKS, WORKERS, BATCH, EPOCHS = 4, 3, 32, 2
+ORDER = ["--world-size", str(RANKS), "--shuffle", "full", "--batch", str(BATCH), "--epochs", str(EPOCHS)]
+READY_SECONDS, END_SECONDS, STAT_SECONDS, PLAIN_SECONDS = 60, 30, 0.5, 2.0
+BAR_CELLS = 30
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
+
+
+class Failed(Exception):
+    """A step that did not go as it must; the text is for the user."""
+
+
+def die_with_parent():
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class Session:
+    """Every process started here, so that all of them can be ended."""
+
+    def __init__(self, command, directory):
+        self.command = command
+        self.directory = directory
+        self.processes = []
+
+    def start(self, *args, stdout=None):
+        # A session of its own: Ctrl-C comes to us alone, and we end them in order.
+        process = subprocess.Popen(
+            [self.command, *args], stdin=subprocess.DEVNULL, stdout=stdout, start_new_session=True,
+            preexec_fn=die_with_parent, text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def run(self, *args, quiet=False):
+        """Standard output of a verb that must succeed."""
+        stderr = subprocess.PIPE if quiet else None
+        done = subprocess.run([self.command, *args], stdout=subprocess.PIPE, stderr=stderr, text=True, check=False)
+        if done.returncode != 0 and not quiet:
+            raise Failed(f"ringfeed {args[0]} ended with {done.returncode}")
+        return done.stdout if done.returncode == 0 else None
+
+    def end(self):
+        for process in reversed(self.processes):
+            if process.poll() is None:
+                process.terminate()
+        for process in self.processes:
+            try:
+                process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def wait_ready(server, name):
+    """Reads serve's stdout until it says that it is ready."""
+    deadline = time.monotonic() + READY_SECONDS
+    text = b""
+    fd = server.stdout.fileno()
+    while f"ready {name}\n".encode() not in text:
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([fd], [], [], left)[0]:
+            raise Failed(f"serve was not ready within {READY_SECONDS} s")
+        more = os.read(fd, 4096)
+        if not more:
+            raise Failed(f"serve ended with {server.wait()} before it was ready")
+        text += more
+
+
+class Progress:
+    """One line a rank: redrawn in place on a terminal, else written now and then."""
+
+    def __init__(self, name, samples):
+        self.name = name
+        self.expected = max(1, samples * EPOCHS // RANKS)
+        self.terminal = sys.stdout.isatty()
+        self.drawn = 0
+        self.shown = -PLAIN_SECONDS
+
+    def line(self, rank):
+        part = min(1.0, rank["samples"] / self.expected)
+        cells = int(part * BAR_CELLS)
+        return (
+            f"rank {rank['rank']} [{'#' * cells}{'.' * (BAR_CELLS - cells)}] {part:4.0%}  epoch {rank['epoch']}"
+            f"  {rank['samples']:>8} samples  {rank['samples_per_s']:>9.0f}/s"
+            f"  {rank['bytes_per_s'] / 1e9:6.3f} GB/s  ready {rank['ready']}/{rank['depth']}"
+        )
+
+    def show(self, text):
+        stat = json.loads(text)
+        now = time.monotonic()
+        if not self.terminal and now - self.shown < PLAIN_SECONDS:
+            return
+        self.shown = now
+        if self.terminal and self.drawn:
+            sys.stdout.write(f"\033[{self.drawn}A")
+        for rank in stat["ranks"]:
+            sys.stdout.write(("\r\033[K" if self.terminal else "") + self.line(rank) + "\n")
+        self.drawn = len(stat["ranks"])
+        sys.stdout.flush()
+
+
+def watch(session, name, trainers, samples):
+    """Shows progress until every trainer has ended."""
+    progress = Progress(name, samples)
+    waiting = list(trainers)
+    while waiting:
+        text = session.run("stat", name, "--json", quiet=True)
+        if text:
+            progress.show(text)
+        try:
+            waiting[0].wait(STAT_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+        waiting = [t for t in waiting if t.poll() is None]
+
+
+def summary_of(path):
+    """The last line of attach's output."""
+    lines = path.read_text().splitlines()
+    if not lines:
+        raise Failed("attach printed no summary")
+    return json.loads(lines[-1])
+
+
+def same_order(session, index, ids):
+    """Compares what each rank got with what `order` says; None, or where they differ first."""
+    files = [open(path, encoding="ascii") for path in ids]
+    order = session.start("order", index, *ORDER, stdout=subprocess.PIPE)
+    try:
+        for expected in order.stdout:
+            rank = int(expected.split()[1])
+            got = files[rank].readline()
+            if got != expected:
+                return f"rank {rank}: expected {expected.strip()!r}, got {got.strip()!r}"
+        if order.wait() != 0:
+            raise Failed(f"ringfeed order ended with {order.returncode}")
+        for rank, file in enumerate(files):
+            more = file.readline()
+            if more:
+                return f"rank {rank}: got {more.strip()!r} after its end"
+        return None
+    finally:
+        order.stdout.close()
+        for file in files:
+            file.close()
+
+
+def milliseconds(us):
+    return f"{us / 1000:.2f}"
+
+
+def print_table(rows):
+    header = ["rank", "batches", "samples", "MB", "samples/s", "GB/s", "wait p50", "p99", "max ms", "prefetched", "bad bytes"]
+    cells = [header] + [
+        [
+            str(r["rank"]), str(r["batches"]), str(r["samples"]), f"{r['bytes'] / 1e6:.1f}", f"{r['samples_per_s']:.0f}",
+            f"{r['bytes_per_s'] / 1e9:.3f}", milliseconds(r["wait_us_p50"]), milliseconds(r["wait_us_p99"]),
+            milliseconds(r["wait_us_max"]), f"{r['prefetch_hit_rate']:.1%}", str(r["check_errors"]),
+        ]
+        for r in rows
+    ]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    for row in cells:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths)))
+
+
+def yes(good):
+    return "yes" if good else "NO"
+
+
+def report(rows, difference, verified):
+    seconds = max(r["seconds"] for r in rows) or 1e-9
+    samples, size = sum(r["samples"] for r in rows), sum(r["bytes"] for r in rows)
+    good_bytes = all(r["check_errors"] == 0 for r in rows)
+    print()
+    print_table(rows)
+    print(f"\n{samples} samples, {size / 1e6:.1f} MB in {seconds:.2f} s, every byte compared with the source on the way:")
+    print(f"{samples / seconds:.0f} samples/s, {size / seconds / 1e9:.3f} GB/s")
+    print(f"every byte equal to the source: {yes(good_bytes)}")
+    print(f"order as 'ringfeed order' says: {yes(difference is None)}{'' if difference is None else ' (' + difference + ')'}")
+    print(f"every sample exactly once: {yes(verified)}")
+    return 0 if good_bytes and verified and difference is None else 1
+
+
+def serve_and_check(session, dataset):
+    temporary = session.directory
+    index, name = str(temporary / "dataset.rfi"), f"quickstart-{os.getpid()}"
+    facts = json.loads(session.run("index", *dataset, "-o", index, "--json"))
+    print(f"dataset: {facts['format']}, {facts['files']} files, {facts['samples']} samples, {facts['bytes'] / 1e6:.1f} MB")
+    print(f"serving it to {RANKS} ranks with {WORKERS} workers, full shuffle, {EPOCHS} epochs")
+    server = session.start("serve", index, "--name", name, "--workers", str(WORKERS), *ORDER, stdout=subprocess.PIPE)
+    wait_ready(server, name)
+    ids = [temporary / f"rank-{rank}.ids" for rank in range(RANKS)]
+    outputs = [temporary / f"rank-{rank}.json" for rank in range(RANKS)]
+    trainers = []
+    for rank in range(RANKS):
+        ids[rank].touch()
+        with open(outputs[rank], "w", encoding="ascii") as out:
+            trainers.append(
+                session.start("attach", name, "--rank", str(rank), "--check", "--ids", str(ids[rank]), "--json", stdout=out)
+            )
+    watch(session, name, trainers, facts["samples"])
+    bad = [rank for rank, t in enumerate(trainers) if t.returncode != 0]
+    if bad:
+        raise Failed(f"attach of ranks {bad} failed")
+    if server.wait(END_SECONDS) != 0:
+        raise Failed(f"serve ended with {server.returncode}")
+    difference = same_order(session, index, ids)
+    verify = session.start("verify", "--dataset", index, *ORDER, *map(str, ids), stdout=subprocess.PIPE)
+    verify.communicate()
+    return report([summary_of(path) for path in outputs], difference, verify.returncode == 0)
+
+
+def on_signal(number, frame):
+    raise KeyboardInterrupt
+
+
+def main():
+    command, work, dataset = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3:]
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGHUP, on_signal)
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix="ringfeed-quickstart-"))
+    session = Session(command, temporary)
+    try:
+        if not dataset:
+            print("making a dataset of 300 MB, once, under build/quickstart", flush=True)
+            dataset = [str(make_dataset.make(work, 300))]
+        return serve_and_check(session, dataset)
+    except Failed as error:
+        print(f"quickstart: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nquickstart: interrupted", file=sys.stderr)
+        return 130
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        session.end()
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
