@@ -23,6 +23,20 @@ struct cli_verb {
 
 extern const struct cli_verb cli_verbs[]; /* ends with a NULL name */
 
+/* One file each under verbs/. */
+int verb_index(int argc, char **argv);
+int verb_inspect(int argc, char **argv);
+int verb_cat(int argc, char **argv);
+int verb_samples(int argc, char **argv);
+int verb_order(int argc, char **argv);
+int verb_serve(int argc, char **argv);
+int verb_attach(int argc, char **argv);
+int verb_stat(int argc, char **argv);
+int verb_verify(int argc, char **argv);
+int verb_plan(int argc, char **argv);
+int verb_ls(int argc, char **argv);
+int verb_gc(int argc, char **argv);
+
 /* NULL when there is no such verb. */
 const struct cli_verb *cli_verb_find(const char *name);
 

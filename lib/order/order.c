@@ -199,6 +199,16 @@ int rfi_order_create(const rf_order_options *o, const struct rfi_order_source *s
     return 0;
 }
 
+void rfi_order_move_table(struct rfi_order *o, void *table)
+{
+    if (!o->own_table)
+        return;
+    memcpy(table, o->own_table, o->samples * sizeof *o->own_table);
+    free(o->own_table);
+    o->own_table = NULL;
+    o->table = table;
+}
+
 void rfi_order_destroy(struct rfi_order *o)
 {
     if (!o)

@@ -38,6 +38,10 @@ int rfi_order_create(const rf_order_options *o, const struct rfi_order_source *s
                      struct rfi_error *err);
 void rfi_order_destroy(struct rfi_order *o);
 
+/* Copies the table (created with NULL) to `table`, of table_bytes, and uses it from there: for a caller that
+ * needs to know the order before it can make the place. Existing views must not be used any more. */
+void rfi_order_move_table(struct rfi_order *o, void *table);
+
 uint64_t rfi_order_samples(const struct rfi_order *o);
 uint64_t rfi_order_batch_samples(const struct rfi_order *o); /* B */
 uint32_t rfi_order_world_size(const struct rfi_order *o);

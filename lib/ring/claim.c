@@ -87,7 +87,10 @@ static int fits(struct rfi_ring *r, uint64_t freed, uint64_t edge, uint64_t tick
     if (rc != 0)
         return rc;
     c->data_offset = place % r->arena_bytes;
-    return c->end || place + c->footprint <= edge;
+    if (c->end || place + c->footprint <= edge)
+        return 1;
+    rfi_blocked_note(r, ticket, place + c->footprint);
+    return 0;
 }
 
 /* The claim itself, and everything once more for a ticket that now cannot change. */

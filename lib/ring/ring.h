@@ -101,6 +101,10 @@ enum rfi_take rfi_ring_look(const struct rfi_ring *r, uint64_t ticket);
 /* Sleeps until ticket t may have changed, at most timeout_ns (brief spin first, P6). */
 void rfi_ring_wait(struct rfi_ring *r, uint64_t ticket, uint64_t timeout_ns);
 
+/* True when ticket t cannot be filled before ticket `held` (not released) is: a worker has found that its
+ * footprint does not fit below the edge that `held` holds back. A hint that is never wrong when true. */
+bool rfi_ring_blocked_by(const struct rfi_ring *r, uint64_t ticket, uint64_t held);
+
 /* Effective release: every ticket below `released` has been given back. Rings the bell when a worker
  * sleeps (P7) and ready batches are fewer than half the depth, than two, or than `want` asks for. */
 void rfi_ring_release(struct rfi_ring *r, uint64_t released);

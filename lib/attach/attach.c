@@ -1,0 +1,223 @@
+/* Attaching to a rank and leaving it. */
+#include "attach/trainer.h"
+
+#include "base/clock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { DEFAULT_TIMEOUT_MS = 30000, RETRY_NS = 5000000 };
+
+void rf_attach_options_init(rf_attach_options *o)
+{
+    *o = (rf_attach_options){.size = sizeof *o, .timeout_ms = -1};
+}
+
+int rfi_trainer_fail(struct rf_trainer *t, int code, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    t->err.code = -code;
+    vsnprintf(t->err.text, sizeof t->err.text, fmt, ap);
+    va_end(ap);
+    return -code;
+}
+
+int rfi_trainer_check(struct rf_trainer *t)
+{
+    if (getpid() != t->pid)
+        return rfi_trainer_fail(
+            t, EPERM,
+            "this handle belongs to process %d, and this is a forked child (%d). Attach in the process "
+            "that trains",
+            (int)t->pid, (int)getpid());
+    return 0;
+}
+
+/* Our own page and the bell, writable; the rest of control stays read-only. */
+static int map_words(struct rf_trainer *t, struct rfi_error *err)
+{
+    const struct rfi_segment *s = &t->run.segment;
+    uint64_t page = s->regions[RFI_R_TRAINERS].offset + (uint64_t)t->local * RFI_TRAINER_BYTES;
+    t->tr_page = rfi_segment_map_rw(s, page, RFI_TRAINER_BYTES, err);
+    t->bell_page = t->tr_page ? rfi_segment_map_rw(s, s->regions[RFI_R_BELLS].offset, RFI_BELL_BYTES, err) : NULL;
+    if (!t->bell_page)
+        return err->code;
+    t->ring = t->run.rings[t->local];
+    t->ring.tr = t->tr_page;
+    size_t bell = (size_t)((unsigned char *)t->ring.bell - (unsigned char *)rfi_segment_region(s, RFI_R_BELLS));
+    t->ring.bell = (struct rfi_bell_shared *)((unsigned char *)t->bell_page + bell);
+    return 0;
+}
+
+static int map_arena(struct rf_trainer *t, bool writable, struct rfi_error *err)
+{
+    const struct rfi_config_shared *c = &t->run.config;
+    t->arena = rfi_run_arena(&t->run, t->local);
+    if (!writable)
+        return 0;
+    char object[96];
+    snprintf(object, sizeof object, "/ringfeed.%s.data", t->run.segment.name);
+    int fd = shm_open(object, O_RDWR | O_CLOEXEC, 0);
+    if (fd < 0)
+        return rfi_fail(err, errno, "cannot open /dev/shm%s writable: %s", object, strerror(errno));
+    void *p = mmap(NULL, c->arena_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+                   (off_t)(c->arena_first + c->arena_stride * t->local));
+    close(fd);
+    if (p == MAP_FAILED)
+        return rfi_fail(err, errno, "cannot map the arena of rank %u writable: %s", t->ring.rank, strerror(errno));
+    t->arena = t->arena_map = p;
+    return 0;
+}
+
+/* Where the rank stands: at the first batch whose release counts. */
+static void take_position(struct rf_trainer *t)
+{
+    struct rfi_trainer_shared *tr = t->ring.tr;
+    t->released = t->next = atomic_load_explicit(&tr->released, memory_order_acquire);
+    atomic_store_explicit(&tr->taken, t->next, memory_order_relaxed);
+    atomic_store_explicit(&tr->want, 0, memory_order_relaxed);
+    atomic_store_explicit(&tr->waiting, 0, memory_order_relaxed);
+    t->n_generations = 0; /* looked up by the next `next` */
+    t->epoch = t->run.config.start_epoch;
+}
+
+static int attach_once(const char *name, uint32_t rank, bool writable, struct rf_trainer *t, struct rfi_error *err)
+{
+    int rc = rfi_run_attach(name, true, &t->run, err);
+    if (rc < 0)
+        return rc;
+    const struct rfi_config_shared *c = &t->run.config;
+    if (rfi_run_orphaned(&t->run))
+        return rfi_fail(err, ENOENT,
+                        "the server of run '%s' (process %lld) is dead. Start it again, or remove it with "
+                        "`ringfeed gc`",
+                        name, (long long)t->run.segment.owner_pid);
+    if (rank < c->first_rank || rank - c->first_rank >= c->ranks)
+        return rfi_fail(err, ERANGE, "no rank %u in run '%s': it holds ranks %u to %u. Correct --rank", rank, name,
+                        c->first_rank, c->first_rank + c->ranks - 1);
+    t->local = rank - c->first_rank;
+    t->given_back = calloc(c->depth, sizeof *t->given_back);
+    if (!t->given_back)
+        return rfi_fail(err, ENOMEM, "out of memory");
+    rc = rfi_dataset_from_image(t->run.dataset, t->run.dataset_bytes, &t->dataset, err);
+    if (rc == 0)
+        rc = rfi_trainer_connect(t, rank, err);
+    if (rc == 0)
+        rc = map_words(t, err);
+    if (rc == 0)
+        rc = map_arena(t, writable, err);
+    if (rc == 0) {
+        t->len = t->run.ranks[t->local].len;
+        take_position(t);
+    }
+    return rc;
+}
+
+static void unmap(struct rf_trainer *t)
+{
+    if (t->sock >= 0)
+        close(t->sock);
+    if (t->tr_page)
+        munmap(t->tr_page, RFI_TRAINER_BYTES);
+    if (t->bell_page)
+        munmap(t->bell_page, RFI_BELL_BYTES);
+    if (t->arena_map)
+        munmap(t->arena_map, t->run.config.arena_bytes);
+    if (t->dataset)
+        rfi_dataset_close(t->dataset);
+    free(t->given_back);
+    rfi_run_close(&t->run);
+    free(t);
+}
+
+static struct rf_trainer *blank(void)
+{
+    struct rf_trainer *t = calloc(1, sizeof *t);
+    if (t) {
+        t->sock = -1;
+        t->pid = getpid();
+        t->run.segment.lock_fd = t->run.segment.control_fd = t->run.segment.data_fd = -1;
+    }
+    return t;
+}
+
+int rf_attach(const char *name, uint32_t rank, const rf_attach_options *o, rf_trainer **ret)
+{
+    struct rfi_error *err = rfi_thread_error();
+    rf_attach_options defaults;
+    rf_attach_options_init(&defaults);
+    if (!o)
+        o = &defaults;
+    if (!ret || o->size != sizeof *o)
+        return rfi_fail(err, EINVAL,
+                        "wrong arguments: options not made by rf_attach_options_init, or no place for the handle");
+    int timeout_ms = o->timeout_ms < 0 ? DEFAULT_TIMEOUT_MS : o->timeout_ms;
+    uint64_t until = rfi_now_ns() + (uint64_t)timeout_ms * 1000000u;
+    for (;;) {
+        struct rf_trainer *t = blank();
+        if (!t)
+            return rfi_fail(err, ENOMEM, "out of memory");
+        int rc = attach_once(name, rank, o->writable, t, err);
+        if (rc == 0) {
+            *ret = t;
+            return 0;
+        }
+        unmap(t);
+        /* Not there, not ready, or dead with a successor perhaps under way: worth waiting for. There is no
+         * object to sleep on before the run exists. */
+        if ((rc != -ENOENT && rc != -EAGAIN) || rfi_now_ns() >= until)
+            return rc;
+        nanosleep(&(struct timespec){.tv_nsec = RETRY_NS}, NULL);
+    }
+}
+
+int rf_detach(rf_trainer *t)
+{
+    if (!t)
+        return 0;
+    if (getpid() == t->pid) { /* a forked child only lets go of its copies */
+        atomic_store_explicit(&t->ring.tr->taken, t->released, memory_order_relaxed);
+        atomic_store_explicit(&t->ring.tr->waiting, 0, memory_order_relaxed);
+    }
+    unmap(t);
+    return 0;
+}
+
+const char *rf_trainer_error(const rf_trainer *t)
+{
+    return t ? t->err.text : rf_last_error();
+}
+
+void rf_trainer_get_info(const rf_trainer *t, rf_trainer_info *ret)
+{
+    const struct rfi_config_shared *c = &t->run.config;
+    *ret = (rf_trainer_info){.rank = t->ring.rank,
+                             .world_size = c->world_size,
+                             .first_rank = c->first_rank,
+                             .ranks = c->ranks,
+                             .depth = c->depth,
+                             .batch = c->batch,
+                             .epochs = c->epochs,
+                             .start_epoch = c->start_epoch,
+                             .len = t->len,
+                             .samples = c->samples,
+                             .fixed_bytes = c->fixed_bytes,
+                             .n_fields = c->n_fields,
+                             .arena_bytes = c->arena_bytes,
+                             .server_pid = (int)t->run.segment.owner_pid};
+    snprintf(ret->name, sizeof ret->name, "%.64s", t->run.segment.name);
+}
+
+const char *rf_trainer_field_name(const rf_trainer *t, uint32_t field)
+{
+    return field < t->run.config.n_fields ? rfi_dataset_field_name(t->dataset, field) : NULL;
+}

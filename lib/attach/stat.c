@@ -1,0 +1,199 @@
+/* One reading of a running segment. Read-only: a reader can disturb nobody. */
+#include "base/clock.h"
+#include "dataset/dataset.h"
+#include "run/run.h"
+
+#include <errno.h>
+#include <ringfeed/ringfeed.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t word(const _Atomic uint64_t *w)
+{
+    return atomic_load_explicit(w, memory_order_relaxed);
+}
+
+static double rate(const _Atomic uint64_t *w)
+{
+    uint64_t bits = word(w);
+    double d;
+    memcpy(&d, &bits, sizeof d);
+    return d >= 0 && d < 1e300 ? d : 0;
+}
+
+/* The value below which the share q of all waits lies: the bucket's upper bound. */
+static double quantile_us(const struct rfi_trainer_shared *t, double q)
+{
+    uint64_t total = 0, seen = 0;
+    for (unsigned i = 0; i < RFI_WAIT_BUCKETS; i++)
+        total += word(&t->wait_histogram[i]);
+    for (unsigned i = 0; i < RFI_WAIT_BUCKETS && total; i++) {
+        seen += word(&t->wait_histogram[i]);
+        if ((double)seen >= q * (double)total)
+            return (double)rfi_wait_bucket_ns(i) * 1e-3;
+    }
+    return 0;
+}
+
+static rf_status rank_status(const struct rfi_run_view *r, uint32_t i, uint64_t now)
+{
+    const struct rfi_trainer_shared *t = r->rings[i].tr;
+    bool attached = atomic_load_explicit(&r->ranks[i].pid, memory_order_relaxed) != 0;
+    if (!attached)
+        return atomic_load_explicit(&r->ranks[i].incarnation, memory_order_relaxed) ? RF_STATUS_FAILED
+                                                                                    : RF_STATUS_UNKNOWN;
+    uint64_t last = word(&t->heartbeat_ns);
+    if (last == 0)
+        return RF_STATUS_UNKNOWN;
+    return now - last > (uint64_t)r->config.heartbeat_ms * 1000000u ? RF_STATUS_IDLE : RF_STATUS_ACTIVE;
+}
+
+static void read_rank(const struct rfi_run_view *r, uint32_t i, uint64_t now, rf_rank_stat *s)
+{
+    const struct rfi_ring *ring = &r->rings[i];
+    const struct rfi_trainer_shared *t = ring->tr;
+    uint64_t released = word(&t->released), len = r->ranks[i].len;
+    struct rfi_generation g;
+    *s = (rf_rank_stat){.rank = ring->rank, .depth = ring->depth, .node = r->ranks[i].node};
+    s->pid = atomic_load_explicit(&r->ranks[i].pid, memory_order_relaxed);
+    s->status = rank_status(r, i, now);
+    rfi_ring_generation(ring, released, &g);
+    s->epoch = g.epoch;
+    if (len)
+        rfi_run_content(&g, released < g.first_ticket ? g.first_ticket : released, len, &s->epoch, &s->batch);
+    s->samples = word(&t->samples);
+    s->bytes = word(&t->bytes);
+    s->samples_per_s = rate(&r->ranks[i].rate_samples);
+    s->bytes_per_s = rate(&r->ranks[i].rate_bytes);
+    s->prefetch_hits = word(&t->hits);
+    s->prefetch_misses = word(&t->misses);
+    s->wait_us_p50 = quantile_us(t, 0.5);
+    s->wait_us_p99 = quantile_us(t, 0.99);
+    s->wait_us_max = (double)word(&t->wait_max_ns) * 1e-3;
+    s->ready = rfi_ring_ready(ring);
+    s->local_samples = word(&ring->sh->local_samples);
+    s->remote_samples = word(&ring->sh->remote_samples);
+}
+
+static rf_status worker_status(const struct rfi_run_view *r, const struct rfi_worker_shared *w, uint64_t now)
+{
+    switch (atomic_load_explicit(&w->state, memory_order_acquire)) {
+    case RFI_WORKER_RUNNING:
+        break;
+    case RFI_WORKER_STOPPED:
+        return RF_STATUS_IDLE;
+    case RFI_WORKER_ABSENT:
+        return RF_STATUS_UNKNOWN;
+    default:
+        return RF_STATUS_FAILED;
+    }
+    uint64_t beat = word(&w->heartbeat_ns);
+    if (beat == 0)
+        return RF_STATUS_UNKNOWN;
+    if (now > beat && now - beat > (uint64_t)r->config.heartbeat_ms * 1000000u)
+        return RF_STATUS_SLOW;
+    return atomic_load_explicit(&w->jobs, memory_order_relaxed) || rate(&w->rate_samples) > 0 ? RF_STATUS_ACTIVE
+                                                                                              : RF_STATUS_IDLE;
+}
+
+static void read_worker(const struct rfi_run_view *r, uint32_t i, uint64_t now, rf_worker_stat *s)
+{
+    const struct rfi_worker_shared *w = &r->workers[i];
+    uint64_t beat = word(&w->heartbeat_ns), started = word(&w->started_ns), samples = word(&w->samples);
+    *s = (rf_worker_stat){.worker = i, .node = w->node, .cpu = w->cpu};
+    s->pid = atomic_load_explicit(&w->pid, memory_order_relaxed);
+    s->status = worker_status(r, w, now);
+    s->incarnation = word(&w->incarnation);
+    s->heartbeat_ms = beat && now > beat ? (double)(now - beat) * 1e-6 : 0;
+    s->samples = samples;
+    s->bytes = word(&w->bytes);
+    s->samples_per_s = rate(&w->rate_samples);
+    s->reads = word(&w->reads);
+    if (beat > started)
+        s->utilization = (double)word(&w->busy_ns) / (double)(beat - started);
+    if (s->utilization > 1)
+        s->utilization = 1;
+    s->avg_load_time_us = samples ? (double)word(&w->load_ns) * 1e-3 / (double)samples : 0;
+}
+
+static const char *state_name(const struct rfi_run_view *r)
+{
+    static const char *const names[] = {"starting", "ready", "stopping", "done", "failed"};
+    uint32_t state = atomic_load_explicit(&r->coordinator->state, memory_order_acquire);
+    if (state <= RFI_RUN_READY && rfi_run_orphaned(r))
+        return "dead";
+    return state < sizeof names / sizeof *names ? names[state] : "unknown";
+}
+
+static int fill(const struct rfi_run_view *r, rf_stat *s, struct rfi_error *err)
+{
+    const struct rfi_config_shared *c = &r->config;
+    struct rfi_dataset *d;
+    rf_dataset_info info;
+    uint64_t now = rfi_now_ns();
+    int rc = rfi_dataset_from_image(r->dataset, r->dataset_bytes, &d, err);
+    if (rc < 0)
+        return rc;
+    rfi_dataset_info(d, &info);
+    rfi_dataset_close(d);
+    snprintf(s->name, sizeof s->name, "%.64s", r->segment.name);
+    snprintf(s->state, sizeof s->state, "%s", state_name(r));
+    snprintf(s->format, sizeof s->format, "%.31s", info.format);
+    snprintf(s->fingerprint, sizeof s->fingerprint, "%.32s", c->fingerprint);
+    snprintf(s->engine, sizeof s->engine, "%.15s", c->engine_name);
+    s->files = info.files;
+    s->samples = info.samples;
+    s->bytes = info.bytes;
+    s->world_size = c->world_size;
+    s->first_rank = c->first_rank;
+    s->restarts = word(&r->coordinator->restarts);
+    s->rebalances = word(&r->coordinator->rebalances);
+    s->server_pid = (int)r->coordinator->pid;
+    s->uptime_s = now > c->started_ns ? (double)(now - c->started_ns) * 1e-9 : 0;
+    s->segment_bytes = r->segment.control_bytes + r->segment.data_bytes;
+    s->ranks = calloc(c->ranks, sizeof *s->ranks);
+    s->workers = calloc(c->workers ? c->workers : 1, sizeof *s->workers);
+    if (!s->ranks || !s->workers)
+        return rfi_fail(err, ENOMEM, "out of memory");
+    s->n_ranks = c->ranks;
+    s->n_workers = c->workers;
+    s->epoch = UINT64_MAX;
+    for (uint32_t i = 0; i < c->ranks; i++) {
+        read_rank(r, i, now, &s->ranks[i]);
+        s->epoch = s->ranks[i].epoch < s->epoch ? s->ranks[i].epoch : s->epoch;
+        s->errors += word(&r->rings[i].sh->errors);
+    }
+    for (uint32_t i = 0; i < c->workers; i++)
+        read_worker(r, i, now, &s->workers[i]);
+    return 0;
+}
+
+int rf_stat_read(const char *name, rf_stat *ret)
+{
+    struct rfi_error *err = rfi_thread_error();
+    struct rfi_run_view r;
+    *ret = (rf_stat){0};
+    int rc = rfi_run_attach(name, false, &r, err);
+    if (rc < 0)
+        return rc;
+    rc = fill(&r, ret, err);
+    rfi_run_close(&r);
+    if (rc < 0)
+        rf_stat_free(ret);
+    return rc;
+}
+
+void rf_stat_free(rf_stat *s)
+{
+    free(s->ranks);
+    free(s->workers);
+    s->ranks = NULL;
+    s->workers = NULL;
+}
+
+const char *rf_status_name(rf_status s)
+{
+    static const char *const names[] = {"unknown", "active", "idle", "slow", "failed"};
+    return (unsigned)s < sizeof names / sizeof *names ? names[s] : "unknown";
+}

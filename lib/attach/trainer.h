@@ -1,0 +1,45 @@
+/* The trainer's handle, private to this folder. */
+#pragma once
+
+#include "base/error.h"
+#include "dataset/dataset.h"
+#include "run/run.h"
+
+#include <ringfeed/ringfeed.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+struct rf_trainer {
+    struct rfi_run_view run;
+    struct rfi_ring ring; /* of our rank, with our page and the bell mapped writable */
+    struct rfi_dataset *dataset; /* on the segment's image: names in messages */
+    uint32_t local; /* index of our rank on this server */
+    uint32_t incarnation;
+    int sock;
+    pid_t pid; /* who attached: a forked child may not use the handle */
+    uint64_t next; /* ticket that `next` takes */
+    uint64_t released; /* every ticket below has been given back */
+    uint64_t len; /* batches an epoch */
+    uint64_t end_ticket, n_generations; /* of the newest generation, and when it was looked up */
+    uint64_t epoch; /* of the last batch taken, or the start epoch */
+    bool *given_back; /* [depth] by ticket mod depth: released out of order */
+    void *tr_page, *bell_page;
+    unsigned char *arena; /* base of our arena: read-only, or our own writable mapping */
+    void *arena_map; /* to unmap, or NULL */
+    struct rfi_error err;
+};
+
+/* The failure of a handle, for rf_next and friends: keeps the text. */
+__attribute__((format(printf, 3, 4))) int rfi_trainer_fail(struct rf_trainer *t, int code, const char *fmt, ...);
+
+/* -EPERM in a forked child, else 0. */
+int rfi_trainer_check(struct rf_trainer *t);
+
+/* One exchange with the server: the ring goes to batch 0 of `epoch`. *ret_ticket: its first ticket. */
+int rfi_trainer_exchange(struct rf_trainer *t, uint32_t op, uint64_t epoch, uint64_t *ret_ticket);
+
+/* Connects and asks for the rank. */
+int rfi_trainer_connect(struct rf_trainer *t, uint32_t rank, struct rfi_error *err);
+
+/* Why the run is over, as an error (the state says it). */
+int rfi_trainer_over(struct rf_trainer *t);

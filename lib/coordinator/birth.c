@@ -1,0 +1,161 @@
+/* Making a run, in the order that DESIGN 4 gives, and taking it down. */
+#include "coordinator/internal.h"
+
+#include "base/bytes.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* Arenas on the nodes of their ranks, before the first touch. One failure is said and lived with. */
+static int bind_arenas(void *ctx, unsigned char *control, unsigned char *data, struct rfi_error *err)
+{
+    struct rfi_coordinator *c = ctx;
+    const struct rfi_config_shared *f = &c->plan.config;
+    struct rfi_error why = {0};
+    (void)control;
+    (void)err;
+    if (c->o->numa == RF_OFF || c->topology.n_nodes < 2)
+        return 0;
+    for (uint32_t i = 0; i < f->ranks; i++)
+        if (rfi_topology_bind_memory(&c->topology, data + f->arena_first + f->arena_stride * i, f->arena_stride,
+                                     c->placement.rank_node[i], &why) < 0) {
+            rfi_log(RFI_LOG_WARNING, "memory is not bound to NUMA nodes: %s", why.text);
+            break;
+        }
+    return 0;
+}
+
+static int make_segment(struct rfi_coordinator *c)
+{
+    struct rfi_segment s;
+    size_t bytes;
+    int rc =
+        rfi_segment_create(c->o->name, c->plan.size.regions, RFI_N_REGIONS, c->plan.size.data_bytes - RFI_HEADER_BYTES,
+                           rfi_run_signature(), bind_arenas, c, &s, c->err);
+    if (rc < 0)
+        return rc;
+    /* The copy comes first: opening the rings reads their nodes. */
+    struct rfi_ring_shared *rings = rfi_segment_region(&s, RFI_R_RINGS);
+    for (uint32_t i = 0; i < c->plan.config.ranks; i++)
+        rings[i].node = c->placement.rank_node[i];
+    rc = rfi_run_open(&s, true, &c->plan.config, &c->run, c->err);
+    if (rc < 0) {
+        rfi_segment_destroy(&s);
+        return rc;
+    }
+    const void *core = rfi_dataset_core(c->o->dataset, &bytes);
+    memcpy((void *)(uintptr_t)c->run.dataset, core, bytes);
+    return rfi_dataset_from_image(c->run.dataset, bytes, &c->dataset, c->err);
+}
+
+uint64_t rfi_end_ticket(const struct rfi_coordinator *c, uint32_t rank, uint64_t first_ticket, uint64_t epoch)
+{
+    uint64_t len = rfi_order_len(c->order, c->plan.config.first_rank + rank), end;
+    if (len == 0)
+        return first_ticket;
+    if (c->o->epochs == 0)
+        return UINT64_MAX;
+    uint64_t left = c->o->start_epoch + c->o->epochs - epoch;
+    if (rfi_mul_over(len, left, &end) || rfi_add_over(end, first_ticket, &end))
+        return UINT64_MAX;
+    return end;
+}
+
+static int make_rings(struct rfi_coordinator *c)
+{
+    c->order = c->plan.order;
+    if (c->plan.membership_bytes)
+        rfi_order_move_table(c->plan.order, c->run.membership);
+    for (uint32_t i = 0; i < c->plan.config.ranks; i++) {
+        struct rfi_generation g = {.epoch = c->o->start_epoch,
+                                   .end_ticket = rfi_end_ticket(c, i, 0, c->o->start_epoch)};
+        rfi_ring_init(&c->run.rings[i], &g);
+        c->run.rings[i].sh->node = c->placement.rank_node[i];
+        c->run.ranks[i].len = rfi_order_len(c->order, c->plan.config.first_rank + i);
+        c->run.ranks[i].node = c->topology.nodes[c->placement.rank_node[i]].os_node;
+    }
+    return 0;
+}
+
+/* Made before the first fork, so that parent and every worker have the same pages and addresses. */
+static int make_queues(struct rfi_coordinator *c)
+{
+    struct rfi_config_shared *f = &c->run.config;
+    rf_engine engine = c->o->engine;
+    c->readers = calloc(f->queues, sizeof *c->readers);
+    c->staging = calloc(f->queues, sizeof *c->staging);
+    if (!c->readers || !c->staging)
+        return rfi_fail(c->err, ENOMEM, "out of memory");
+    for (uint32_t q = 0; q < f->queues; q++) {
+        int rc = rfi_reader_open(&c->readers[q], engine, f->queue_depth, c->err);
+        if (rc < 0)
+            return rc;
+        if (engine == RF_ENGINE_AUTO) /* all alike: the first one's choice */
+            engine = c->readers[q].ops == &rfi_reader_uring ? RF_ENGINE_URING : RF_ENGINE_PREAD;
+        if (!f->direct)
+            continue;
+        uint64_t bytes = (uint64_t)f->queue_depth * RFI_STAGING_BYTES;
+        void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED)
+            return rfi_fail(c->err, errno, "cannot map %llu bytes of staging: %s. Lower --queue-depth or --workers",
+                            (unsigned long long)bytes, strerror(errno));
+        c->staging[q] = p;
+    }
+    struct rfi_config_shared *shared = rfi_segment_region(&c->run.segment, RFI_R_CONFIG);
+    f->engine = shared->engine = engine;
+    snprintf(f->engine_name, sizeof f->engine_name, "%s%s", c->readers[0].ops->name, f->direct ? "+direct" : "");
+    memcpy(shared->engine_name, f->engine_name, sizeof shared->engine_name);
+    return 0;
+}
+
+int rfi_birth(struct rfi_coordinator *c)
+{
+    int rc = rfi_topology_load(NULL, NULL, &c->topology, c->err);
+    if (rc == 0)
+        rc = rfi_serve_plan(c->o, &c->topology, &c->plan, c->err);
+    if (rc == 0)
+        rc = rfi_placement_plan(&c->topology, c->plan.config.ranks, c->plan.config.workers, &c->placement, c->err);
+    if (rc == 0)
+        rc = make_segment(c);
+    if (rc == 0)
+        rc = make_rings(c);
+    if (rc == 0)
+        rc = make_queues(c);
+    if (rc == 0)
+        rc = rfi_run_own(&c->run, c->err);
+    if (rc < 0)
+        return rc;
+    c->run.coordinator->pid = getpid();
+    c->setup = (struct rfi_worker_setup){.run = &c->run,
+                                         .dataset = c->dataset,
+                                         .order = c->order,
+                                         .readers = c->readers,
+                                         .staging = c->staging,
+                                         .ring_node = c->placement.rank_node};
+    return 0;
+}
+
+void rfi_death(struct rfi_coordinator *c)
+{
+    for (uint32_t q = 0; c->readers && q < c->plan.config.queues; q++)
+        if (c->readers[q].ops)
+            c->readers[q].ops->close(&c->readers[q]);
+    for (uint32_t q = 0; c->staging && q < c->plan.config.queues; q++)
+        if (c->staging[q])
+            munmap(c->staging[q], (uint64_t)c->plan.config.queue_depth * RFI_STAGING_BYTES);
+    if (c->plan.order)
+        rfi_order_destroy(c->plan.order);
+    if (c->dataset)
+        rfi_dataset_close(c->dataset);
+    free(c->run.rings);
+    if (c->run.segment.control)
+        rfi_segment_destroy(&c->run.segment);
+    rfi_placement_fini(&c->placement);
+    free(c->readers);
+    free(c->staging);
+}

@@ -1,0 +1,120 @@
+/* The numbers of a run, decided before anything is made: pure but for looking at files and memory. */
+#include "coordinator/internal.h"
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "plan/arena.h"
+#include "plan/plan.h"
+#include "plan/source.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEFAULT_QUEUE_DEPTH = 32 };
+
+static uint64_t memory_available(void)
+{
+    char line[128];
+    unsigned long long kb = 0;
+    FILE *f = fopen("/proc/meminfo", "re");
+    if (!f)
+        return UINT64_MAX;
+    while (fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %llu kB", &kb) == 1)
+            break;
+    fclose(f);
+    return kb ? kb * 1024 : UINT64_MAX;
+}
+
+/* O_DIRECT pays when the page cache cannot hold the data anyway. */
+static bool choose_direct(const struct rfi_serve_options *o, bool possible)
+{
+    rf_dataset_info info;
+    if (o->direct != RF_AUTO)
+        return o->direct == RF_ON;
+    rfi_dataset_info(o->dataset, &info);
+    return possible && o->engine != RF_ENGINE_NULL && info.bytes > memory_available() / 2;
+}
+
+/* The order itself is made here, because only it knows how many samples the smallest rank has (padding
+ * may repeat one sample inside a batch). Its table moves into the segment later. */
+static int plan_tables(const struct rfi_serve_options *o, struct rfi_serve_plan *p, struct rfi_error *err)
+{
+    struct rfi_order_source source;
+    size_t core;
+    rfi_order_source_of(o->dataset, &source);
+    rfi_dataset_core(o->dataset, &core);
+    p->dataset_bytes = core;
+    int rc = rfi_order_table_bytes(o->order, &source, &p->membership_bytes, err);
+    if (rc == 0)
+        rc = rfi_order_create(o->order, &source, NULL, &p->order, err);
+    if (rc == 0 && p->membership_bytes) /* a --subset file may have changed in between */
+        p->membership_bytes = rfi_order_samples(p->order) * sizeof(uint32_t);
+    return rc;
+}
+
+static void copy_order(const rf_order_options *o, struct rfi_config_shared *c)
+{
+    c->strategy = o->strategy;
+    c->base = o->base;
+    c->shuffle = o->shuffle;
+    c->tail = o->tail;
+    c->hash_key = o->hash_key;
+    c->seed = o->seed;
+    c->block_samples = o->block_samples;
+    c->window_blocks = o->window_blocks;
+    c->hash_partitions = o->hash_partitions;
+    c->hash_seed = o->hash_seed;
+    c->batch = o->batch;
+    c->world_size = o->world_size;
+}
+
+int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology *t, struct rfi_serve_plan *ret,
+                   struct rfi_error *err)
+{
+    struct rfi_config_shared *c = &ret->config;
+    rf_dataset_info info;
+    uint64_t depth;
+    *ret = (struct rfi_serve_plan){0};
+    rfi_dataset_info(o->dataset, &info);
+    copy_order(o->order, c);
+    c->first_rank = o->first_rank;
+    c->ranks = o->ranks;
+    if (!o->ranks || (uint64_t)o->first_rank + o->ranks > c->world_size)
+        return rfi_fail(err, EINVAL,
+                        "wrong ranks: %u from %u on do not lie inside a world of %u. Correct --ranks, --first-rank "
+                        "or --world-size",
+                        o->ranks, o->first_rank, c->world_size);
+    int rc = plan_tables(o, ret, err);
+    if (rc == 0)
+        rc = rfi_plan_align(o->dataset, &c->align, &ret->direct_possible, err);
+    if (rc == 0)
+        rc = rfi_plan_largest_of(o->dataset, ret->order, o->order->tail, c->align, &ret->largest, err);
+    if (rc == 0)
+        rc = rfi_plan_arena(ret->largest, o->prefetch, o->ring_bytes, &depth, &c->arena_bytes, err);
+    if (rc < 0)
+        return rc;
+    c->arena_bytes = rfi_align_up(c->arena_bytes, c->align);
+    c->depth = (uint32_t)depth;
+    c->workers = o->workers ? o->workers : rfi_placement_workers(t, o->ranks);
+    c->queues = c->workers;
+    c->queue_depth = o->queue_depth ? o->queue_depth : DEFAULT_QUEUE_DEPTH;
+    c->nodes = t->n_nodes;
+    c->epochs = o->epochs;
+    c->start_epoch = o->start_epoch;
+    c->samples = info.samples;
+    c->fixed_bytes = info.fixed_bytes;
+    c->n_fields = info.n_fields;
+    c->has_labels = rfi_dataset_has_labels(o->dataset);
+    c->direct = choose_direct(o, ret->direct_possible);
+    c->heartbeat_ms = o->heartbeat_ms;
+    c->timeout_ms = o->timeout_ms;
+    c->max_restarts = o->max_restarts;
+    c->started_ns = rfi_now_ns();
+    memcpy(c->fingerprint, info.fingerprint, sizeof info.fingerprint);
+    if (c->direct)
+        ret->staging_bytes = (uint64_t)c->queues * c->queue_depth * RFI_STAGING_BYTES;
+    return rfi_run_size(c, ret->dataset_bytes, ret->membership_bytes, &ret->size, err);
+}

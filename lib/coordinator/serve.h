@@ -1,0 +1,43 @@
+/* The parent of a run: makes the segment, forks and watches the workers, hears the trainers, ends. One
+ * process, one thread, for life. */
+#pragma once
+
+#include "base/error.h"
+#include "dataset/dataset.h"
+#include "run/run.h"
+
+#include <ringfeed/ringfeed.h>
+
+struct rfi_serve_options {
+    const char *name;
+    struct rfi_dataset *dataset; /* borrowed until rfi_serve returns */
+    const rf_order_options *order;
+    uint32_t ranks, first_rank, workers; /* workers 0: chosen */
+    uint64_t epochs, start_epoch, prefetch, ring_bytes;
+    uint32_t queue_depth; /* 0: 32 */
+    rf_engine engine;
+    rf_switch direct, pin, numa;
+    uint32_t heartbeat_ms, timeout_ms, max_restarts;
+    int64_t parent_pid; /* end when this process ends; 0: none */
+    /* Called once when trainers may attach; then about 20 times a second. */
+    void (*ready)(void *ctx, const struct rfi_run_view *run);
+    void (*tick)(void *ctx, const struct rfi_run_view *run);
+    void *ctx;
+};
+
+/* Serves until every rank is through, or a signal. 0: done or stopped cleanly; negative errno. Blocks
+ * SIGINT, SIGTERM and SIGCHLD in the calling process. */
+int rfi_serve(const struct rfi_serve_options *o, struct rfi_error *err);
+
+/* The numbers of a run before anything starts: fills the config (and the order's memory need). */
+struct rfi_serve_plan {
+    struct rfi_config_shared config;
+    struct rfi_run_size size;
+    uint64_t dataset_bytes, membership_bytes, staging_bytes;
+    uint64_t largest; /* footprint of the largest possible batch */
+    bool direct_possible;
+    struct rfi_order *order; /* made on the way; the caller's, to be destroyed */
+};
+struct rfi_topology;
+int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology *t, struct rfi_serve_plan *ret,
+                   struct rfi_error *err);

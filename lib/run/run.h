@@ -1,0 +1,85 @@
+/* A process's view of a whole run: the segment's regions turned into handles, after every number that
+ * addresses memory was compared with the mapping. Shared by parent, workers (through fork), trainers and
+ * readers of statistics. Must not know who does what with it. */
+#pragma once
+
+#include "base/error.h"
+#include "ring/ring.h"
+#include "run/run_shared.h"
+#include "segment/segment.h"
+
+#include <stdbool.h>
+
+enum { RFI_BELL_BYTES = 4096, RFI_TRAINER_BYTES = 4096, RFI_RECORDER_ENTRIES = 4096 };
+
+struct rfi_run_view {
+    struct rfi_segment segment;
+    struct rfi_config_shared config; /* private copy */
+    struct rfi_coordinator_shared *coordinator;
+    struct rfi_worker_shared *workers; /* [config.workers] */
+    struct rfi_rank_shared *ranks; /* [config.ranks] */
+    struct rfi_inflight_shared *inflight; /* [queues][queue_depth] */
+    struct rfi_recorder_shared *recorder;
+    struct rfi_recorded *recorded;
+    struct rfi_ring *rings; /* [config.ranks], malloced */
+    unsigned char *descriptors;
+    const void *dataset; /* core image */
+    uint64_t dataset_bytes;
+    void *membership;
+};
+
+/* What a run needs in memory: pure arithmetic on a filled config. */
+struct rfi_run_size {
+    struct rfi_region_request regions[RFI_N_REGIONS];
+    uint64_t control_bytes, data_bytes;
+};
+int rfi_run_size(struct rfi_config_shared *config, uint64_t dataset_bytes, uint64_t membership_bytes,
+                 struct rfi_run_size *ret, struct rfi_error *err);
+
+/* Sum over the structs whose layout both sides must share. */
+uint64_t rfi_run_signature(void);
+
+/* Handles on a created (owner) or attached segment. Takes the segment over. The owner calls
+ * rfi_run_init_rings after this. */
+int rfi_run_open(struct rfi_segment *s, bool owner, const struct rfi_config_shared *config, struct rfi_run_view *ret,
+                 struct rfi_error *err);
+void rfi_run_close(struct rfi_run_view *r);
+
+/* Attaches read-only to a run by name. */
+int rfi_run_attach(const char *name, bool map_data, struct rfi_run_view *ret, struct rfi_error *err);
+
+/* Whether the run's parent has died (or gone): one load. */
+bool rfi_run_orphaned(const struct rfi_run_view *r);
+/* The parent takes the owner mutex, for life. */
+int rfi_run_own(struct rfi_run_view *r, struct rfi_error *err);
+
+/* A slot's descriptor arrays. */
+struct rfi_arrays {
+    uint64_t *offsets, *lengths, *ids;
+    int64_t *labels; /* NULL: none */
+    uint64_t *field_offsets, *field_lengths; /* NULL: one field */
+    uint8_t *flags;
+};
+void rfi_run_arrays(const struct rfi_run_view *r, uint32_t ring, uint32_t slot, struct rfi_arrays *ret);
+
+static inline unsigned char *rfi_run_arena(const struct rfi_run_view *r, uint32_t ring)
+{
+    return r->segment.data + r->config.arena_first + r->config.arena_stride * ring;
+}
+
+static inline struct rfi_inflight_shared *rfi_run_inflight(const struct rfi_run_view *r, uint32_t queue, uint32_t entry)
+{
+    return r->inflight + (uint64_t)queue * r->config.queue_depth + entry;
+}
+
+/* A line in the flight recorder. */
+void rfi_run_record(struct rfi_run_view *r, uint32_t ring, uint32_t worker, uint64_t ticket, uint64_t data_offset);
+
+/* (epoch, batch) of ticket t in its generation, given the rank's batches an epoch (> 0). */
+static inline void rfi_run_content(const struct rfi_generation *g, uint64_t ticket, uint64_t len, uint64_t *ret_epoch,
+                                   uint64_t *ret_batch)
+{
+    uint64_t at = g->batch + (ticket - g->first_ticket);
+    *ret_epoch = g->epoch + at / len;
+    *ret_batch = at % len;
+}

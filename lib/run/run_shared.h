@@ -1,0 +1,148 @@
+/* What lies in the regions of a run's control object, besides the rings: the run's configuration, the
+ * coordinator block, one record a worker and a rank, the in-flight tables and the flight recorder.
+ *
+ * Who writes: config and dataset at birth only; coordinator block and rank records: the parent; a
+ * worker record: its worker (identity words: the parent, while no worker runs); in-flight entries:
+ * the worker that owns the queue, or the parent after its death. Trainers map all of it read-only. */
+#pragma once
+
+#include "ring/ring_shared.h"
+
+enum rfi_region_id {
+    RFI_R_CONFIG,
+    RFI_R_COORDINATOR,
+    RFI_R_WORKERS,
+    RFI_R_RANKS,
+    RFI_R_INFLIGHT,
+    RFI_R_RECORDER,
+    RFI_R_RINGS,
+    RFI_R_SLOTS,
+    RFI_R_GENERATIONS,
+    RFI_R_DESCRIPTORS,
+    RFI_R_TRAINERS,
+    RFI_R_BELLS,
+    RFI_R_DATASET,
+    RFI_R_MEMBERSHIP,
+    RFI_N_REGIONS
+};
+
+/* Fixed at birth. Numbers that an attacher uses for addressing are checked against the regions. */
+struct rfi_config_shared {
+    uint32_t world_size, first_rank, ranks, workers;
+    uint32_t queues; /* io_urings: one a worker */
+    uint32_t queue_depth;
+    uint32_t nodes;
+    uint32_t depth; /* slots a ring */
+    uint64_t batch; /* samples a batch at most */
+    uint64_t epochs, start_epoch; /* epochs 0: for ever */
+    uint64_t arena_bytes; /* of each rank */
+    uint64_t arena_stride; /* distance of arenas in the data object; the first is at arena_first */
+    uint64_t arena_first;
+    uint64_t align; /* A */
+    uint64_t descriptor_stride; /* bytes of a slot's arrays */
+    uint64_t samples, fixed_bytes;
+    uint32_t n_fields;
+    uint32_t has_labels;
+    uint32_t engine; /* rf_engine in use */
+    uint32_t direct;
+    uint32_t heartbeat_ms, timeout_ms, max_restarts;
+    uint32_t generations_cap;
+    uint32_t recorder_entries;
+    uint32_t strategy, base, shuffle, tail, hash_key;
+    uint64_t seed, block_samples, window_blocks, hash_partitions, hash_seed;
+    uint64_t started_ns;
+    char fingerprint[40];
+    char engine_name[16];
+};
+
+/* Arrays of a slot's descriptor, in this order at descriptor_stride * (ring * depth + slot):
+ * offsets u64[B], lengths u64[B], ids u64[B], labels i64[B] (has_labels), field offsets and field
+ * lengths u64[B * n_fields] each (n_fields > 1), flags u8[B]. */
+
+/* The coordinator's life:  STARTING -> READY -> DONE | STOPPING | FAILED.  `owner` is a robust mutex
+ * that the parent holds for life: the kernel marks it when the parent dies, so that a trainer sees the
+ * death with one load, without a syscall. */
+enum rfi_run_state { RFI_RUN_STARTING, RFI_RUN_READY, RFI_RUN_STOPPING, RFI_RUN_DONE, RFI_RUN_FAILED };
+
+struct rfi_coordinator_shared {
+    alignas(128) _Atomic uint32_t state;
+    _Atomic uint32_t stop; /* workers: finish what is in flight and leave */
+    _Atomic uint64_t heartbeat_ns;
+    _Atomic uint64_t restarts, rebalances, deaths;
+    _Atomic uint32_t live_workers;
+    uint32_t pad0;
+    int64_t pid;
+    uint64_t pad1[8];
+    alignas(128) unsigned char owner[64]; /* pthread_mutex_t, robust, process-shared */
+};
+
+/* A worker's record. State: 0 none -> RUNNING (parent, after fork) -> DRAINING (parent, reaped) -> RUNNING ...
+ * or GIVEN_UP (restarts exhausted) or STOPPED. */
+enum rfi_worker_state {
+    RFI_WORKER_ABSENT,
+    RFI_WORKER_RUNNING,
+    RFI_WORKER_DRAINING,
+    RFI_WORKER_BACKOFF,
+    RFI_WORKER_GIVEN_UP,
+    RFI_WORKER_STOPPED
+};
+
+struct rfi_worker_shared {
+    alignas(128) _Atomic uint32_t state; /* parent */
+    _Atomic int32_t pid; /* parent */
+    _Atomic uint64_t incarnation; /* parent */
+    _Atomic uint64_t rate_samples; /* parent: samples/s, double bits */
+    int32_t node, cpu; /* parent: os numbers; cpu -1: not pinned */
+    uint32_t queue;
+    uint32_t pad0;
+    uint64_t pad1[10];
+    alignas(128) _Atomic uint64_t heartbeat_ns; /* worker */
+    _Atomic uint64_t started_ns;
+    _Atomic uint64_t batches, samples, bytes, reads, submits;
+    _Atomic uint64_t busy_ns; /* time not asleep and not waiting for the device */
+    _Atomic uint64_t load_ns; /* sum over published batches of claim -> publish */
+    _Atomic uint64_t errors;
+    _Atomic uint32_t jobs; /* batches claimed and not published */
+    uint32_t pad2;
+    uint64_t pad3[5];
+};
+_Static_assert(sizeof(struct rfi_worker_shared) == 256, "worker record");
+
+/* A rank's record, written by the parent. Attached: WATCHED by pidfd since the socket's accept. */
+struct rfi_rank_shared {
+    alignas(128) _Atomic int32_t pid; /* trainer; 0: nobody */
+    _Atomic uint32_t incarnation; /* attaches so far */
+    _Atomic uint64_t rate_samples, rate_bytes; /* a second, double bits */
+    _Atomic uint64_t attached_ns;
+    uint64_t len; /* batches an epoch; fixed at birth */
+    int32_t node; /* os number of the arena's node */
+    uint32_t pad0;
+    uint64_t pad1[9];
+};
+
+/* One read that may be in flight. `active` is stored (release) before the submission and cleared after
+ * the completion was reaped. user_data of the read = index in its queue's table. */
+struct rfi_inflight_shared {
+    _Atomic uint32_t active;
+    uint32_t ring; /* local index */
+    uint64_t ticket;
+    uint64_t offset; /* in the file */
+    uint32_t file;
+    uint32_t bytes;
+    uint64_t submitted_ns;
+    uint64_t pad[3];
+};
+_Static_assert(sizeof(struct rfi_inflight_shared) == 64, "in-flight entry");
+
+/* Flight recorder: the last claims, for the inquest. Entry i of the run is at i mod entries. */
+struct rfi_recorder_shared {
+    alignas(128) _Atomic uint64_t next;
+    uint64_t pad[15];
+};
+
+struct rfi_recorded {
+    _Atomic uint64_t time_ns;
+    _Atomic uint64_t ticket;
+    _Atomic uint32_t ring, worker;
+    _Atomic uint64_t data_offset;
+};

@@ -1,0 +1,154 @@
+/* LRU of open files; see files.h. Slot numbers instead of pointers; NONE ends a chain. */
+#include "worker/files.h"
+
+#include "base/bytes.h"
+#include "reader/reader.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { NONE = UINT32_MAX, MOST = 8192 };
+
+int rfi_files_init(struct rfi_files *f, const struct rfi_dataset *d, bool direct, uint64_t align)
+{
+    struct rlimit lim = {.rlim_cur = 1024};
+    getrlimit(RLIMIT_NOFILE, &lim);
+    uint64_t room = lim.rlim_cur > 128 ? lim.rlim_cur - 64 : 32;
+    *f = (struct rfi_files){.dataset = d, .align = align, .direct = direct, .newest = NONE, .oldest = NONE};
+    f->cap = (uint32_t)rfi_max(1, rfi_min(rfi_min(room, MOST), rfi_dataset_n_files(d)));
+    f->buckets = f->cap;
+    f->slots = calloc(f->cap, sizeof *f->slots);
+    f->heads = malloc(f->buckets * sizeof *f->heads);
+    if (!f->slots || !f->heads)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < f->buckets; i++)
+        f->heads[i] = NONE;
+    return 0;
+}
+
+void rfi_files_fini(struct rfi_files *f)
+{
+    for (uint32_t i = 0; i < f->used; i++)
+        if (f->slots[i].fd >= 0)
+            close(f->slots[i].fd);
+    free(f->slots);
+    free(f->heads);
+}
+
+static void unlink_lru(struct rfi_files *f, uint32_t i)
+{
+    struct rfi_open_file *o = &f->slots[i];
+    *(o->newer == NONE ? &f->newest : &f->slots[o->newer].older) = o->older;
+    *(o->older == NONE ? &f->oldest : &f->slots[o->older].newer) = o->newer;
+}
+
+static void push_newest(struct rfi_files *f, uint32_t i)
+{
+    struct rfi_open_file *o = &f->slots[i];
+    o->newer = NONE;
+    o->older = f->newest;
+    *(f->newest == NONE ? &f->oldest : &f->slots[f->newest].newer) = i;
+    f->newest = i;
+}
+
+static void unhash(struct rfi_files *f, uint32_t i)
+{
+    uint32_t *at = &f->heads[f->slots[i].file % f->buckets];
+    while (*at != NONE && *at != i)
+        at = &f->slots[*at].next;
+    if (*at == i)
+        *at = f->slots[i].next;
+}
+
+static uint32_t find(const struct rfi_files *f, uint32_t file)
+{
+    uint32_t i = f->heads[file % f->buckets];
+    while (i != NONE && f->slots[i].file != file)
+        i = f->slots[i].next;
+    return i;
+}
+
+/* A slot for a new file: an unused one, or the oldest without users. */
+static uint32_t take_slot(struct rfi_files *f)
+{
+    if (f->used < f->cap)
+        return f->used++;
+    for (uint32_t i = f->oldest; i != NONE; i = f->slots[i].newer)
+        if (f->slots[i].users == 0) {
+            close(f->slots[i].fd);
+            unlink_lru(f, i);
+            unhash(f, i);
+            return i;
+        }
+    return NONE;
+}
+
+static int open_file(const struct rfi_files *f, uint32_t file, int *ret_fd, bool *ret_direct)
+{
+    struct rfi_file info;
+    struct stat st;
+    rfi_dataset_file(f->dataset, file, &info);
+    int fd = open(info.path, O_RDONLY | O_CLOEXEC | (f->direct ? O_DIRECT : 0));
+    *ret_direct = f->direct && fd >= 0;
+    if (fd < 0 && errno == EINVAL && f->direct)
+        fd = open(info.path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno;
+    struct rfi_dio dio;
+    if (*ret_direct && (!rfi_dio_align(fd, &dio) || dio.memory > f->align || dio.offset > f->align)) {
+        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_DIRECT);
+        *ret_direct = false;
+    }
+    if (fstat(fd, &st) < 0 || (uint64_t)st.st_size < info.bytes) {
+        close(fd);
+        return ESTALE;
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+struct rfi_open_file *rfi_files_get(struct rfi_files *f, uint32_t file, int *ret_errno)
+{
+    uint32_t i = find(f, file);
+    if (i == NONE) {
+        int fd = -1;
+        bool direct = false;
+        *ret_errno = open_file(f, file, &fd, &direct);
+        if (*ret_errno)
+            return NULL;
+        i = take_slot(f);
+        if (i == NONE) { /* every descriptor is being read: the caller comes again */
+            close(fd);
+            *ret_errno = EMFILE;
+            return NULL;
+        }
+        struct rfi_open_file *o = &f->slots[i];
+        uint32_t *head = &f->heads[file % f->buckets];
+        *o = (struct rfi_open_file){.file = file, .fd = fd, .direct = direct, .next = *head};
+        *head = i;
+    } else {
+        unlink_lru(f, i);
+    }
+    push_newest(f, i);
+    f->slots[i].users++;
+    return &f->slots[i];
+}
+
+void rfi_files_put(struct rfi_files *f, struct rfi_open_file *o)
+{
+    (void)f;
+    o->users--;
+}
+
+int rfi_files_buffered(struct rfi_files *f, struct rfi_open_file *o)
+{
+    (void)f;
+    if (fcntl(o->fd, F_SETFL, fcntl(o->fd, F_GETFL) & ~O_DIRECT) < 0)
+        return errno;
+    o->direct = false;
+    return 0;
+}

@@ -1,0 +1,315 @@
+/* Claim -> plan -> read -> publish, for one worker. The order of steps is the crash protocol:
+ *   claim (CAS), descriptor arrays, writers bit, in-flight entry, submission, completion, entry
+ *   cleared, writers bit cleared, publish. A worker may die between any two of them. */
+#include "worker/job.h"
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "worker/publish.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { NONE = UINT32_MAX, REAP_MOST = 64 };
+
+int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint32_t worker)
+{
+    struct rfi_run_view *run = setup->run;
+    const struct rfi_config_shared *c = &run->config;
+    *j = (struct rfi_jobs){.setup = setup, .run = run, .worker = worker, .queue = run->workers[worker].queue};
+    j->record = &run->workers[worker];
+    j->reader = &setup->readers[j->queue];
+    j->staging = setup->staging[j->queue];
+    j->contents = calloc(c->ranks, sizeof *j->contents);
+    j->n_jobs = (uint32_t)rfi_min(rfi_min((uint64_t)c->ranks * c->depth, c->queue_depth), 64);
+    j->jobs = calloc(j->n_jobs, sizeof *j->jobs);
+    j->flights = calloc(c->queue_depth, sizeof *j->flights);
+    if (!j->contents || !j->jobs || !j->flights)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < c->queue_depth; i++)
+        j->flights[i].next_free = i + 1 < c->queue_depth ? i + 1 : NONE;
+    int rc = rfi_files_init(&j->files, setup->dataset, c->direct, c->align);
+    for (uint32_t i = 0; rc == 0 && i < c->ranks; i++)
+        rc = rfi_content_init(&j->contents[i], setup->dataset, setup->order, c->first_rank + i, c->align, c->depth);
+    return rc;
+}
+
+static struct rfi_job *free_job(struct rfi_jobs *j)
+{
+    for (uint32_t i = 0; i < j->n_jobs; i++)
+        if (!j->jobs[i].used)
+            return &j->jobs[i];
+    return NULL;
+}
+
+static void end_job(struct rfi_jobs *j, struct rfi_job *job)
+{
+    job->used = false;
+    j->used--;
+    atomic_store_explicit(&j->record->jobs, j->used, memory_order_relaxed);
+}
+
+/* The batch's arrays and its reads. A failure is the batch's error, never a lost claim. */
+static int plan_job(struct rfi_jobs *j, struct rfi_job *job)
+{
+    struct rfi_content *content = &j->contents[job->ring];
+    uint64_t epoch, batch;
+    struct rfi_error err = {0};
+    rfi_run_content(&job->claim.generation, job->claim.ticket, content->len, &epoch, &batch);
+    job->last = batch + 1 == content->len;
+    job->n_samples = (uint32_t)rfi_content_batch(content, epoch, batch, content->ids, content->flags);
+    int rc = job->plan.cap ? 0 : rfi_plan_init(&job->plan, (uint32_t)j->run->config.batch, &err);
+    if (rc == 0)
+        rc = rfi_plan_batch(j->setup->dataset, j->run->config.align, content->ids, job->n_samples, &job->plan, &err);
+    if (rc < 0)
+        job->error = -rc;
+    rfi_publish_describe(j, job, epoch, batch, content);
+    return rc;
+}
+
+int rfi_jobs_claim(struct rfi_jobs *j, uint32_t ring)
+{
+    struct rfi_ring *r = &j->run->rings[ring];
+    struct rfi_job *job = free_job(j);
+    struct rfi_claim claim;
+    if (!job)
+        return 0;
+    uint64_t now = rfi_now_ns();
+    int rc = rfi_ring_claim(r, j->worker, rfi_content_footprint, &j->contents[ring], &claim);
+    if (rc <= 0)
+        return rc;
+    rfi_run_record(j->run, ring, j->worker, claim.ticket, claim.data_offset);
+    if (claim.end) {
+        rfi_ring_publish_end(r, j->worker, &claim);
+        return 1;
+    }
+    struct rfi_batch_plan kept = job->plan;
+    *job = (struct rfi_job){.used = true, .ring = ring, .claim = claim, .claimed_ns = now, .plan = kept};
+    j->used++;
+    atomic_store_explicit(&j->record->jobs, j->used, memory_order_relaxed);
+    plan_job(j, job);
+    rfi_ring_writers_begin(r, claim.slot, j->queue);
+    job->writing = true;
+    return 1;
+}
+
+static bool all_issued(const struct rfi_job *job)
+{
+    return job->error || job->run >= job->plan.n_runs;
+}
+
+bool rfi_jobs_unissued(const struct rfi_jobs *j)
+{
+    for (uint32_t i = 0; i < j->n_jobs; i++)
+        if (j->jobs[i].used && !all_issued(&j->jobs[i]))
+            return true;
+    return false;
+}
+
+static void fail_job(struct rfi_job *job, int error, uint32_t file, uint64_t offset)
+{
+    if (job->error)
+        return;
+    job->error = error;
+    job->error_file = file;
+    job->error_offset = offset;
+}
+
+static void finish_if_done(struct rfi_jobs *j, struct rfi_job *job)
+{
+    if (job->in_flight || !all_issued(job))
+        return;
+    rfi_ring_writers_end(&j->run->rings[job->ring], job->claim.slot, j->queue);
+    rfi_publish_job(j, job);
+    end_job(j, job);
+}
+
+/* Sets up the next piece of a run: [from, to) of the file is needed; where it lands depends on how the
+ * file is open and on the layout, but the bytes end up in the same place either way. */
+static void shape_flight(struct rfi_jobs *j, struct rfi_job *job, const struct rfi_run *run, struct rfi_flight *f,
+                         uint32_t tag)
+{
+    const uint64_t a = j->run->config.align;
+    unsigned char *region = rfi_run_arena(j->run, job->ring) + job->claim.data_offset;
+    uint64_t from = run->offset + job->issued, end = run->offset + run->bytes;
+    f->job = job;
+    f->need_from = from;
+    f->copy_to = NULL;
+    if (!f->file->direct) {
+        f->need_to = rfi_min(end, from + RFI_PIECE_BYTES);
+        f->offset = from;
+        f->bytes = (uint32_t)(f->need_to - from);
+        f->dest = region + run->place + job->issued;
+    } else if (run->in_place) {
+        f->offset = rfi_align_down(from, a);
+        f->need_to = rfi_min(end, f->offset + RFI_PIECE_BYTES);
+        f->bytes = (uint32_t)rfi_align_up(f->need_to - f->offset, a);
+        f->dest = region + run->place + job->issued - (from - f->offset);
+    } else {
+        f->offset = rfi_align_down(from, a);
+        f->need_to = rfi_min(end, f->offset + RFI_STAGING_BYTES);
+        f->bytes = (uint32_t)rfi_align_up(f->need_to - f->offset, a);
+        f->dest = j->staging + (uint64_t)tag * RFI_STAGING_BYTES;
+        f->copy_to = region + run->place + job->issued;
+    }
+}
+
+static void queue_flight(struct rfi_jobs *j, uint32_t tag)
+{
+    struct rfi_flight *f = &j->flights[tag];
+    struct rfi_inflight_shared *e = rfi_run_inflight(j->run, j->queue, tag);
+    e->ring = f->job->ring;
+    e->ticket = f->job->claim.ticket;
+    e->file = f->file->file;
+    e->offset = f->need_from;
+    e->bytes = f->bytes;
+    e->submitted_ns = rfi_now_ns();
+    atomic_store_explicit(&e->active, 1, memory_order_release);
+    j->reader->ops->queue(
+        j->reader,
+        &(struct rfi_read){.fd = f->file->fd, .dest = f->dest, .offset = f->offset, .bytes = f->bytes, .tag = tag});
+    atomic_fetch_add_explicit(&j->record->reads, 1, memory_order_relaxed);
+}
+
+/* Issues one piece of the job. False: nothing was issued (an error, or no descriptor free right now). */
+static bool issue_piece(struct rfi_jobs *j, struct rfi_job *job)
+{
+    const struct rfi_run *run = &job->plan.runs[job->run];
+    int error;
+    if (run->bytes == 0) {
+        job->run++;
+        return true;
+    }
+    struct rfi_open_file *file = rfi_files_get(&j->files, run->file, &error);
+    if (!file) {
+        if (error == EMFILE && j->in_flight)
+            return false; /* comes again when a completion frees a descriptor */
+        fail_job(job, error, run->file, run->offset + job->issued);
+        return false;
+    }
+    uint32_t tag = j->free_flight;
+    struct rfi_flight *f = &j->flights[tag];
+    j->free_flight = f->next_free;
+    f->file = file;
+    shape_flight(j, job, run, f, tag);
+    job->issued = f->need_to - run->offset;
+    if (job->issued == run->bytes) {
+        job->run++;
+        job->issued = 0;
+    }
+    job->in_flight++;
+    j->in_flight++;
+    queue_flight(j, tag);
+    return true;
+}
+
+void rfi_jobs_issue(struct rfi_jobs *j)
+{
+    for (uint32_t i = 0; i < j->n_jobs; i++) {
+        struct rfi_job *job = &j->jobs[i];
+        if (!job->used)
+            continue;
+        while (!all_issued(job) && j->free_flight != NONE)
+            if (!issue_piece(j, job))
+                break;
+        finish_if_done(j, job);
+    }
+}
+
+static void land(struct rfi_jobs *j, uint32_t tag)
+{
+    struct rfi_flight *f = &j->flights[tag];
+    atomic_store_explicit(&rfi_run_inflight(j->run, j->queue, tag)->active, 0, memory_order_release);
+    rfi_files_put(&j->files, f->file);
+    f->job->in_flight--;
+    j->in_flight--;
+    f->next_free = j->free_flight;
+    j->free_flight = tag;
+}
+
+/* Asks for the rest of a short read; with O_DIRECT from the last whole block. */
+static void continue_flight(struct rfi_jobs *j, uint32_t tag, uint64_t got_to)
+{
+    struct rfi_flight *f = &j->flights[tag];
+    uint64_t from = f->file->direct ? rfi_align_down(got_to, j->run->config.align) : got_to;
+    f->dest += from - f->offset;
+    f->bytes -= (uint32_t)(from - f->offset);
+    f->offset = from;
+    queue_flight(j, tag);
+}
+
+/* Copies what a staged read brought. Only the needed range, and only once. */
+static void copy_staged(struct rfi_flight *f, uint64_t to)
+{
+    uint64_t from = rfi_max(f->need_from, f->offset);
+    if (!f->copy_to || to <= from)
+        return;
+    memcpy(f->copy_to + (from - f->need_from), f->dest + (from - f->offset), to - from);
+}
+
+/* The file system refused a direct read at run time: read this file buffered from now on, at the same
+ * place. Rounded bytes are still fine: the region holds them. */
+static bool retry_buffered(struct rfi_jobs *j, uint32_t tag)
+{
+    struct rfi_flight *f = &j->flights[tag];
+    if (!f->file->direct || rfi_files_buffered(&j->files, f->file) != 0)
+        return false;
+    queue_flight(j, tag);
+    return true;
+}
+
+static void complete(struct rfi_jobs *j, const struct rfi_completion *c)
+{
+    struct rfi_flight *f = &j->flights[c->tag];
+    struct rfi_job *job = f->job;
+    if (c->result == -EINTR || c->result == -EAGAIN) {
+        queue_flight(j, c->tag);
+        return;
+    }
+    if (c->result == -EINVAL && retry_buffered(j, c->tag))
+        return;
+    if (c->result < 0) {
+        fail_job(job, -c->result, f->file->file, f->need_from);
+    } else {
+        uint64_t to = f->offset + (uint64_t)c->result, a = j->run->config.align;
+        copy_staged(f, rfi_min(to, f->need_to));
+        bool at_end = c->result == 0 || (f->file->direct && to % a != 0);
+        if (to < f->need_to && !at_end && !job->error) {
+            continue_flight(j, c->tag, to);
+            return;
+        }
+        if (to < f->need_to && !job->error) /* the file ends before the table says so */
+            fail_job(job, ENODATA, f->file->file, to);
+    }
+    land(j, c->tag);
+    finish_if_done(j, job);
+}
+
+int rfi_jobs_reap(struct rfi_jobs *j, uint64_t wait_ns)
+{
+    struct rfi_completion done[REAP_MOST];
+    int n = j->reader->ops->reap(j->reader, done, REAP_MOST, wait_ns);
+    for (int i = 0; i < n; i++)
+        complete(j, &done[i]);
+    atomic_store_explicit(&j->record->submits, j->reader->submits, memory_order_relaxed);
+    return n;
+}
+
+void rfi_jobs_stop(struct rfi_jobs *j)
+{
+    for (uint32_t i = 0; i < j->n_jobs; i++)
+        if (j->jobs[i].used)
+            fail_job(&j->jobs[i], ECANCELED, 0, 0); /* no further reads */
+    for (uint64_t until = rfi_now_ns() + 5000000000u; j->in_flight && rfi_now_ns() < until;)
+        if (rfi_jobs_reap(j, 1000000) < 0)
+            break;
+    for (uint32_t i = 0; i < j->n_jobs; i++) {
+        struct rfi_job *job = &j->jobs[i];
+        if (!job->used || job->in_flight)
+            continue;
+        rfi_ring_writers_end(&j->run->rings[job->ring], job->claim.slot, j->queue);
+        rfi_ring_unclaim(&j->run->rings[job->ring], j->worker, &job->claim);
+        end_job(j, job);
+    }
+}

@@ -1,0 +1,74 @@
+/* Batches that a worker has claimed and not yet published, and their reads in flight. A job's reads are
+ * issued piece by piece as the queue has room, so that a slow file does not stall the fast ones. */
+#pragma once
+
+#include "worker/content.h"
+#include "worker/files.h"
+#include "worker/worker.h"
+
+#include <stdbool.h>
+
+struct rfi_job {
+    bool used;
+    uint32_t ring; /* local index */
+    struct rfi_claim claim;
+    struct rfi_batch_plan plan;
+    uint32_t n_samples;
+    bool last;
+    uint64_t payload_bytes;
+    uint64_t claimed_ns;
+    /* Issue position: run, and bytes of it already asked for. */
+    uint32_t run;
+    uint64_t issued;
+    uint32_t in_flight;
+    bool writing; /* our bit is set in the slot's writers mask */
+    /* First failure. */
+    int error;
+    uint32_t error_file;
+    uint64_t error_offset;
+};
+
+/* One read in flight; the index is its entry in the shared table and its staging place. */
+struct rfi_flight {
+    struct rfi_job *job;
+    struct rfi_open_file *file;
+    unsigned char *dest; /* where the read lands */
+    uint64_t offset; /* file offset of dest[0] */
+    uint32_t bytes; /* asked for */
+    uint64_t need_from, need_to; /* file offsets that the batch needs of it */
+    unsigned char *copy_to; /* staged: final place of need_from */
+    uint32_t next_free;
+};
+
+struct rfi_jobs {
+    const struct rfi_worker_setup *setup;
+    struct rfi_run_view *run;
+    struct rfi_worker_shared *record;
+    struct rfi_reader *reader;
+    unsigned char *staging;
+    uint32_t worker, queue;
+    struct rfi_content *contents; /* [ranks] */
+    struct rfi_files files;
+    struct rfi_job *jobs;
+    uint32_t n_jobs, used;
+    struct rfi_flight *flights; /* [queue_depth] */
+    uint32_t free_flight; /* chain */
+    uint32_t in_flight;
+};
+
+int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint32_t worker);
+
+/* Claims one batch of ring `ring` if there is one to claim: 1, 0, or negative. */
+int rfi_jobs_claim(struct rfi_jobs *j, uint32_t ring);
+
+/* Whether some job still has reads to issue. */
+bool rfi_jobs_unissued(const struct rfi_jobs *j);
+
+/* Queues reads while there is room; publishes jobs that need none. */
+void rfi_jobs_issue(struct rfi_jobs *j);
+
+/* Takes completions, waiting at most wait_ns for the first; returns how many. */
+int rfi_jobs_reap(struct rfi_jobs *j, uint64_t wait_ns);
+
+/* Lets what is in flight end and gives unfinished claims back (an orderly stop). */
+void rfi_jobs_stop(struct rfi_jobs *j);

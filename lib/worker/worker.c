@@ -1,0 +1,126 @@
+/* The worker's loop; see worker.h. */
+#include "worker/worker.h"
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "worker/job.h"
+
+/* Waits are short so that rings are looked at while slow reads are out, and long when nothing is. */
+enum { READ_WAIT_NS = 1000000, IDLE_WAIT_NS = 50000000 };
+
+struct loop {
+    struct rfi_jobs jobs;
+    struct rfi_run_view *run;
+    struct rfi_bell_shared *bell;
+    uint64_t idle_ns; /* slept or waited, to be taken off the busy time */
+    uint64_t started_ns;
+};
+
+static bool stopping(const struct loop *l)
+{
+    return atomic_load_explicit(&l->run->coordinator->stop, memory_order_acquire) != 0;
+}
+
+static void beat(struct loop *l)
+{
+    uint64_t now = rfi_now_ns();
+    atomic_store_explicit(&l->jobs.record->heartbeat_ns, now, memory_order_relaxed);
+    atomic_store_explicit(&l->jobs.record->busy_ns, now - l->started_ns - l->idle_ns, memory_order_relaxed);
+}
+
+/* The ring to claim for: rings of our node before others, the emptiest first (its trainer will be the
+ * first to wait); ties go round so that workers spread. */
+static uint32_t pick_ring(const struct loop *l, uint32_t tried)
+{
+    const struct rfi_config_shared *c = &l->run->config;
+    const struct rfi_worker_setup *s = l->jobs.setup;
+    uint32_t best = UINT32_MAX, best_cost = UINT32_MAX;
+    for (uint32_t k = 0; k < c->ranks; k++) {
+        uint32_t i = (uint32_t)(((uint64_t)l->jobs.worker + tried + k) % c->ranks);
+        if (!rfi_ring_claimable(&l->run->rings[i]))
+            continue;
+        bool remote = s->ring_node[i] != s->worker_node;
+        uint32_t cost = rfi_ring_ready(&l->run->rings[i]) + (remote ? c->depth + 1 : 0);
+        if (cost < best_cost) {
+            best_cost = cost;
+            best = i;
+        }
+    }
+    return best;
+}
+
+/* Claims one batch somewhere. A ring whose next batch has no room yet looks claimable: then the others. */
+static bool claim_one(struct loop *l)
+{
+    uint32_t ranks = l->run->config.ranks, first = pick_ring(l, 0);
+    if (first == UINT32_MAX)
+        return false;
+    if (rfi_jobs_claim(&l->jobs, first) > 0)
+        return true;
+    for (uint32_t k = 1; k < ranks; k++)
+        if (rfi_jobs_claim(&l->jobs, (first + k) % ranks) > 0)
+            return true;
+    return false;
+}
+
+/* Claims while the queue is not full, batch by batch: what is claimed is handed to the kernel before the
+ * next claim, so that workers share the work even when reads complete at once. */
+static bool feed(struct loop *l)
+{
+    bool any = false;
+    uint32_t half = l->jobs.reader->depth / 2;
+    rfi_jobs_issue(&l->jobs);
+    while (!rfi_jobs_unissued(&l->jobs) && l->jobs.in_flight <= half && l->jobs.used < l->jobs.n_jobs) {
+        if (!claim_one(l))
+            break;
+        any = true;
+        rfi_jobs_issue(&l->jobs);
+        if (l->jobs.in_flight)
+            break; /* submit and look at completions first */
+    }
+    l->jobs.reader->ops->submit(l->jobs.reader);
+    return any;
+}
+
+/* P7: say that we sleep, look once more, sleep. Whoever gives work stores it, then looks at sleepers. */
+static void sleep_on_bell(struct loop *l)
+{
+    uint32_t value = rfi_bell_prepare(l->bell);
+    uint64_t from = rfi_now_ns();
+    if (!stopping(l) && !claim_one(l))
+        rfi_bell_wait(l->bell, value, IDLE_WAIT_NS);
+    rfi_bell_done(l->bell);
+    l->idle_ns += rfi_now_ns() - from;
+}
+
+int rfi_worker_main(const struct rfi_worker_setup *setup, uint32_t worker)
+{
+    struct loop l = {.run = setup->run, .started_ns = rfi_now_ns()};
+    if (rfi_jobs_init(&l.jobs, setup, worker) < 0) {
+        rfi_log(RFI_LOG_ERROR, "worker %u: out of memory. Lower --batch or --queue-depth", worker);
+        return 1;
+    }
+    l.bell = (struct rfi_bell_shared *)rfi_segment_region(&l.run->segment, RFI_R_BELLS) + setup->worker_node;
+    atomic_store_explicit(&l.jobs.record->started_ns, l.started_ns, memory_order_relaxed);
+    while (!stopping(&l)) {
+        beat(&l);
+        bool any = feed(&l);
+        int n = rfi_jobs_reap(&l.jobs, 0);
+        if (any || n > 0)
+            continue;
+        if (l.jobs.in_flight) {
+            uint64_t from = rfi_now_ns();
+            n = rfi_jobs_reap(&l.jobs, READ_WAIT_NS);
+            l.idle_ns += rfi_now_ns() - from;
+        } else if (!l.jobs.used) {
+            sleep_on_bell(&l);
+        }
+        if (n < 0) {
+            rfi_log(RFI_LOG_ERROR, "worker %u: its io_uring failed: errno %d. It is restarted", worker, -n);
+            return 1;
+        }
+    }
+    rfi_jobs_stop(&l.jobs);
+    return l.jobs.in_flight ? 1 : 0;
+}

@@ -1,0 +1,106 @@
+/* `ringfeed stat`: one reading of a running segment. */
+#include "cli.h"
+
+static void emit_dataset(struct cli_emit *e, const rf_stat *s)
+{
+    cli_emit_object(e, "dataset");
+    cli_emit_str(e, "format", s->format);
+    cli_emit_u64(e, "files", s->files);
+    cli_emit_u64(e, "samples", s->samples);
+    cli_emit_bytes(e, "bytes", s->bytes);
+    cli_emit_str(e, "fingerprint", s->fingerprint);
+    cli_emit_close(e);
+}
+
+static void emit_rank(struct cli_emit *e, const rf_rank_stat *r)
+{
+    cli_emit_object(e, NULL);
+    cli_emit_u64(e, "rank", r->rank);
+    cli_emit_str(e, "status", rf_status_name(r->status));
+    cli_emit_i64(e, "pid", r->pid);
+    cli_emit_u64(e, "epoch", r->epoch);
+    cli_emit_u64(e, "batch", r->batch);
+    cli_emit_u64(e, "samples", r->samples);
+    cli_emit_bytes(e, "bytes", r->bytes);
+    cli_emit_f64(e, "samples_per_s", r->samples_per_s, 1);
+    cli_emit_f64(e, "bytes_per_s", r->bytes_per_s, 0);
+    cli_emit_u64(e, "prefetch_hits", r->prefetch_hits);
+    cli_emit_u64(e, "prefetch_misses", r->prefetch_misses);
+    cli_emit_f64(e, "wait_us_p50", r->wait_us_p50, 1);
+    cli_emit_f64(e, "wait_us_p99", r->wait_us_p99, 1);
+    cli_emit_f64(e, "wait_us_max", r->wait_us_max, 1);
+    cli_emit_u64(e, "depth", r->depth);
+    cli_emit_u64(e, "ready", r->ready);
+    cli_emit_u64(e, "local_samples", r->local_samples);
+    cli_emit_u64(e, "remote_samples", r->remote_samples);
+    cli_emit_u64(e, "checkpoints", r->checkpoints);
+    cli_emit_i64(e, "node", r->node);
+    cli_emit_close(e);
+}
+
+static void emit_worker(struct cli_emit *e, const rf_worker_stat *w)
+{
+    cli_emit_object(e, NULL);
+    cli_emit_u64(e, "worker", w->worker);
+    cli_emit_i64(e, "pid", w->pid);
+    cli_emit_str(e, "status", rf_status_name(w->status));
+    cli_emit_u64(e, "incarnation", w->incarnation);
+    cli_emit_i64(e, "node", w->node);
+    cli_emit_i64(e, "cpu", w->cpu);
+    cli_emit_f64(e, "heartbeat_ms", w->heartbeat_ms, 1);
+    cli_emit_u64(e, "samples", w->samples);
+    cli_emit_bytes(e, "bytes", w->bytes);
+    cli_emit_f64(e, "samples_per_s", w->samples_per_s, 1);
+    cli_emit_u64(e, "reads", w->reads);
+    cli_emit_f64(e, "utilization", w->utilization, 3);
+    cli_emit_f64(e, "avg_load_time_us", w->avg_load_time_us, 1);
+    cli_emit_close(e);
+}
+
+static int emit(const rf_stat *s, bool json)
+{
+    struct cli_emit e;
+    cli_emit_begin(&e, json);
+    cli_emit_str(&e, "name", s->name);
+    cli_emit_str(&e, "state", s->state);
+    cli_emit_i64(&e, "pid", s->server_pid);
+    cli_emit_f64(&e, "uptime_s", s->uptime_s, 1);
+    cli_emit_str(&e, "engine", s->engine);
+    cli_emit_bytes(&e, "segment_bytes", s->segment_bytes);
+    emit_dataset(&e, s);
+    cli_emit_u64(&e, "world_size", s->world_size);
+    cli_emit_u64(&e, "first_rank", s->first_rank);
+    cli_emit_u64(&e, "epoch", s->epoch);
+    cli_emit_u64(&e, "restarts", s->restarts);
+    cli_emit_u64(&e, "rebalances", s->rebalances);
+    cli_emit_u64(&e, "errors", s->errors);
+    cli_emit_u64(&e, "substituted", s->substituted);
+    cli_emit_array(&e, "ranks");
+    for (uint32_t i = 0; i < s->n_ranks; i++)
+        emit_rank(&e, &s->ranks[i]);
+    cli_emit_close(&e);
+    cli_emit_array(&e, "workers");
+    for (uint32_t i = 0; i < s->n_workers; i++)
+        emit_worker(&e, &s->workers[i]);
+    cli_emit_close(&e);
+    return cli_emit_end(&e);
+}
+
+int verb_stat(int argc, char **argv)
+{
+    bool json = false;
+    struct cli_list names;
+    rf_stat s;
+    const struct cli_option own[] = {{"json", CLI_FLAG, &json, .help = "one JSON object"}, {0}};
+    const struct cli_option *const groups[] = {own, NULL};
+    int rc = cli_parse(cli_verb_find("stat"), groups, argc, argv, &names);
+    if (rc)
+        return rc > 0 ? CLI_OK : CLI_USAGE;
+    if (names.n != 1)
+        return cli_usage("stat: one NAME is needed, %zu were given. See `ringfeed ls`", names.n);
+    if (rf_stat_read(names.items[0], &s) < 0)
+        return cli_fail(rf_last_error());
+    int code = emit(&s, json);
+    rf_stat_free(&s);
+    return code;
+}
