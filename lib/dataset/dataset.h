@@ -60,8 +60,12 @@ bool rfi_dataset_has_keys(const struct rfi_dataset *d);
 const char *rfi_dataset_field_name(const struct rfi_dataset *d, uint32_t field);
 void rfi_dataset_info(const struct rfi_dataset *d, rf_dataset_info *ret);
 
-/* `f` < n_files. */
+/* `f` < n_files. The path is valid until close; it is kept in private memory from then on (a process
+ * that walks over a million files and wants to stay small uses rfi_dataset_path). Thread-safe. */
 void rfi_dataset_file(const struct rfi_dataset *d, uint32_t f, struct rfi_file *ret);
+
+/* The same path into `buf`, without keeping anything; -ENAMETOOLONG when it does not fit. */
+int rfi_dataset_path(const struct rfi_dataset *d, uint32_t f, char *buf, size_t cap);
 
 /* `i` < samples. Hot. -EBADMSG when the entry points outside its file (a damaged table). */
 int rfi_dataset_extent(const struct rfi_dataset *d, uint64_t i, struct rfi_extent *ret);
@@ -71,6 +75,12 @@ bool rfi_dataset_label(const struct rfi_dataset *d, uint64_t i, int64_t *ret);
 
 /* Key of sample i (not NUL-terminated), or NULL. First use checks the keys' checksum. */
 const char *rfi_dataset_key(struct rfi_dataset *d, uint64_t i, size_t *ret_bytes);
+/* After a key was NULL although the dataset has keys: whether their checksum was wrong. */
+bool rfi_dataset_keys_damaged(const struct rfi_dataset *d);
+
+/* Writes the image with its keys as an index file: a temporary file beside it, fsync, rename, fsync
+ * of the folder. -EINVAL for a handle that has only the core. */
+int rfi_dataset_write(const struct rfi_dataset *d, const char *path, struct rfi_error *err);
 
 /* Fields of sample i in file order; returns the count (<= RFI_MAX_FIELDS_PER_SAMPLE), or -EBADMSG. */
 int rfi_dataset_spans(const struct rfi_dataset *d, uint64_t i, struct rfi_span spans[RFI_MAX_FIELDS_PER_SAMPLE]);
