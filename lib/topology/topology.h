@@ -13,6 +13,9 @@
 
 enum { RFI_MAX_NODES = 64, RFI_MAX_CPUS = 4096 };
 
+/* A device whose place the firmware does not tell. */
+#define RFI_NODE_UNKNOWN UINT32_MAX
+
 struct rfi_topology {
     uint32_t n_nodes;
     struct {
@@ -28,13 +31,13 @@ struct rfi_topology {
     } cpus[RFI_MAX_CPUS];
     uint32_t n_gpus; /* devices in PCI order, with their locality */
     struct {
-        char name[32];
-        uint32_t node;
+        char name[32]; /* PCI address */
+        uint32_t node; /* or RFI_NODE_UNKNOWN */
     } gpus[64];
     uint32_t n_disks;
     struct {
         char name[32];
-        uint32_t node;
+        uint32_t node; /* or RFI_NODE_UNKNOWN */
     } disks[64];
     bool this_system; /* binding is possible */
     bool flat; /* hwloc gave nothing; one node was assumed */
@@ -51,19 +54,23 @@ struct rfi_placement {
     int *worker_cpu; /* [workers] os_cpu, distinct physical cores first, or -1: not pinned (more workers than CPUs) */
 };
 
-/* Pure. `local_rank0` is this server's first local rank for GPU numbering (0). */
+/* Pure. The server's i-th rank has the i-th GPU in PCI order. */
 int rfi_placement_plan(const struct rfi_topology *t, uint32_t ranks, uint32_t workers, struct rfi_placement *ret,
                        struct rfi_error *err);
 void rfi_placement_fini(struct rfi_placement *p);
 
-/* Workers when the user does not say: as documented in the README (never more than CPUs, at least 1). */
+/* Workers when the user does not say: one a rank and at least 2, but at most half of the cores that this
+ * process may use, and at least 1. */
 uint32_t rfi_placement_workers(const struct rfi_topology *t, uint32_t ranks);
 
-/* Pins the calling process to one CPU / to the CPUs of a node. 0, or -errno (said once by callers). */
+/* Pins the calling thread to one CPU / to the CPUs of a node (nothing when the picture is not of this
+ * system). 0, or -errno (said once by callers). */
 int rfi_topology_pin_cpu(int os_cpu, struct rfi_error *err);
+int rfi_topology_pin_node(const struct rfi_topology *t, uint32_t node, struct rfi_error *err);
 
-/* mbind of a mapped, untouched range to a node (index into nodes). No-op with one node. */
-int rfi_topology_bind_memory(const struct rfi_topology *t, void *addr, size_t bytes, uint32_t node, struct rfi_error *err);
+/* mbind (preferred) of a mapped, untouched range to a node (index into nodes). No-op with one node. */
+int rfi_topology_bind_memory(const struct rfi_topology *t, void *addr, size_t bytes, uint32_t node,
+                             struct rfi_error *err);
 
 /* The CPU's node (kernel's number) or 0. */
 int rfi_topology_current_node(void);

@@ -1,0 +1,83 @@
+/* Binding on the running system: CPUs by the scheduler, memory by mbind. */
+#include "topology/topology.h"
+
+#include <errno.h>
+#include <numaif.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int set_affinity(const cpu_set_t *set, size_t bytes)
+{
+    return sched_setaffinity(0, bytes, set) == 0 ? 0 : -errno;
+}
+
+int rfi_topology_pin_cpu(int os_cpu, struct rfi_error *err)
+{
+    if (os_cpu < 0)
+        return rfi_fail(err, EINVAL, "CPU %d: there is no such CPU. This is a bug", os_cpu);
+    size_t cpus = (size_t)os_cpu + 1, bytes = CPU_ALLOC_SIZE(cpus);
+    cpu_set_t *set = CPU_ALLOC(cpus);
+    if (!set)
+        return rfi_fail(err, ENOMEM, "CPU %d: no memory to pin to it. Free some memory", os_cpu);
+    CPU_ZERO_S(bytes, set);
+    CPU_SET_S(os_cpu, bytes, set);
+    int rc = set_affinity(set, bytes);
+    CPU_FREE(set);
+    if (rc < 0)
+        return rfi_fail(err, -rc,
+                        "CPU %d: cannot be pinned to: %s. Check the cpuset of this container, or use --pin off", os_cpu,
+                        strerror(-rc));
+    return 0;
+}
+
+int rfi_topology_pin_node(const struct rfi_topology *t, uint32_t node, struct rfi_error *err)
+{
+    size_t bytes = CPU_ALLOC_SIZE(RFI_MAX_CPUS);
+    if (!t->this_system || node >= t->n_nodes || t->nodes[node].n_cpus == 0)
+        return 0;
+    cpu_set_t *set = CPU_ALLOC(RFI_MAX_CPUS);
+    if (!set)
+        return rfi_fail(err, ENOMEM, "node %d: no memory to pin to it. Free some memory", t->nodes[node].os_node);
+    CPU_ZERO_S(bytes, set);
+    for (uint32_t c = 0; c < t->n_cpus; c++)
+        if (t->cpus[c].node == node)
+            CPU_SET_S(t->cpus[c].os_cpu, bytes, set);
+    int rc = set_affinity(set, bytes);
+    CPU_FREE(set);
+    if (rc < 0)
+        return rfi_fail(err, -rc,
+                        "node %d: cannot be pinned to: %s. Check the cpuset of this container, or use --pin off",
+                        t->nodes[node].os_node, strerror(-rc));
+    return 0;
+}
+
+/* Preferred, not bound: a full node then costs speed, where a strict binding costs a process (the kernel
+ * kills somebody of that node for memory). Who wants to know looks at where the pages are. */
+int rfi_topology_bind_memory(const struct rfi_topology *t, void *addr, size_t bytes, uint32_t node,
+                             struct rfi_error *err)
+{
+    enum { WORD = 8 * sizeof(unsigned long), WORDS = 64 };
+    unsigned long mask[WORDS] = {0};
+    if (t->n_nodes <= 1 || !t->this_system || bytes == 0)
+        return 0;
+    if (node >= t->n_nodes)
+        return rfi_fail(err, EINVAL, "NUMA: there is no node %u among %u. This is a bug", node, t->n_nodes);
+    unsigned os = (unsigned)t->nodes[node].os_node;
+    if (os >= WORD * WORDS - 1)
+        return rfi_fail(err, EINVAL, "NUMA: node %u is beyond what this build can bind to. Use --numa off", os);
+    mask[os / WORD] = 1ul << os % WORD;
+    if (mbind(addr, bytes, MPOL_PREFERRED, mask, os + 2, 0) == 0) /* the kernel looks at one bit less */
+        return 0;
+    return rfi_fail(
+        err, errno,
+        "NUMA: memory cannot be placed on node %u: %s. Allow mbind in the container's seccomp profile, or use "
+        "--numa off",
+        os, strerror(errno));
+}
+
+int rfi_topology_current_node(void)
+{
+    unsigned cpu, node;
+    return getcpu(&cpu, &node) == 0 ? (int)node : 0;
+}

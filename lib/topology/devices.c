@@ -1,0 +1,90 @@
+/* Which PCI devices are accelerators, and where devices are. A GPU is told by what drivers and hwloc's
+ * plugins found under it, or by its PCI class: the small display chips of server boards have the plain
+ * VGA class and no compute device, and must not shift the numbering. */
+#include "topology/devices.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEVICES_MAX = 64 };
+
+enum {
+    CLASS_VGA = 0x0300,
+    CLASS_3D = 0x0302,
+    CLASS_DISPLAY_OTHER = 0x0380,
+    CLASS_ACCELERATOR = 0x1200,
+    VENDOR_AMD = 0x1002,
+    VENDOR_NVIDIA = 0x10de,
+};
+
+static bool computes(hwloc_obj_t pci)
+{
+    for (hwloc_obj_t os = pci->io_first_child; os; os = os->next_sibling)
+        if (os->type == HWLOC_OBJ_OS_DEVICE && os->attr->osdev.type == HWLOC_OBJ_OSDEV_COPROC)
+            return true;
+    return false;
+}
+
+static bool is_gpu(hwloc_obj_t pci)
+{
+    unsigned class = pci->attr->pcidev.class_id, vendor = pci->attr->pcidev.vendor_id;
+    if (class == CLASS_3D || class == CLASS_DISPLAY_OTHER || class == CLASS_ACCELERATOR)
+        return true;
+    return class == CLASS_VGA && (computes(pci) || vendor == VENDOR_NVIDIA || vendor == VENDOR_AMD);
+}
+
+/* Unknown where the firmware says nothing: then the parent is the whole machine. */
+static uint32_t locality(hwloc_topology_t h, const struct rfi_topology *t, hwloc_obj_t device)
+{
+    hwloc_obj_t near = hwloc_get_non_io_ancestor_obj(h, device);
+    if (t->n_nodes == 1)
+        return 0;
+    if (!near || !near->cpuset || near->type == HWLOC_OBJ_MACHINE)
+        return RFI_NODE_UNKNOWN;
+    return rfi_topology_node_of(h, t, near->cpuset);
+}
+
+static int pci_order(const void *a, const void *b)
+{
+    const struct hwloc_pcidev_attr_s *x = &(*(hwloc_obj_t const *)a)->attr->pcidev;
+    const struct hwloc_pcidev_attr_s *y = &(*(hwloc_obj_t const *)b)->attr->pcidev;
+    if (x->domain != y->domain)
+        return x->domain < y->domain ? -1 : 1;
+    int u = x->bus << 16 | x->dev << 8 | x->func, v = y->bus << 16 | y->dev << 8 | y->func;
+    return (u > v) - (u < v);
+}
+
+static void load_gpus(hwloc_topology_t h, struct rfi_topology *t)
+{
+    hwloc_obj_t found[DEVICES_MAX], pci = NULL;
+    uint32_t n = 0;
+    while ((pci = hwloc_get_next_pcidev(h, pci)) && n < DEVICES_MAX)
+        if (is_gpu(pci))
+            found[n++] = pci;
+    qsort(found, n, sizeof found[0], pci_order);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct hwloc_pcidev_attr_s *a = &found[i]->attr->pcidev;
+        snprintf(t->gpus[i].name, sizeof t->gpus[i].name, "%04x:%02x:%02x.%x", (unsigned)a->domain, a->bus, a->dev,
+                 a->func);
+        t->gpus[i].node = locality(h, t, found[i]);
+    }
+    t->n_gpus = n;
+}
+
+static void load_disks(hwloc_topology_t h, struct rfi_topology *t)
+{
+    hwloc_obj_t os = NULL;
+    while ((os = hwloc_get_next_osdev(h, os)) && t->n_disks < DEVICES_MAX) {
+        if (os->attr->osdev.type != HWLOC_OBJ_OSDEV_BLOCK || !os->name)
+            continue;
+        snprintf(t->disks[t->n_disks].name, sizeof t->disks[0].name, "%s", os->name);
+        t->disks[t->n_disks++].node = locality(h, t, os);
+    }
+}
+
+void rfi_topology_load_devices(hwloc_topology_t h, struct rfi_topology *t)
+{
+    load_gpus(h, t);
+    load_disks(h, t);
+}

@@ -1,0 +1,11 @@
+/* GPUs and disks of an hwloc picture. Private to the topology layer. */
+#pragma once
+
+#include "topology/topology.h"
+
+#include <hwloc.h>
+
+/* Index of the node with the first CPU of `set`, or RFI_NODE_UNKNOWN. */
+uint32_t rfi_topology_node_of(hwloc_topology_t h, const struct rfi_topology *t, hwloc_const_cpuset_t set);
+
+void rfi_topology_load_devices(hwloc_topology_t h, struct rfi_topology *t);

@@ -1,0 +1,137 @@
+/* Where ranks and workers go: a pure function of the picture of the machine.
+ *   Ranks: to the node of their GPU while there are enough GPUs, else in equal blocks over the nodes.
+ *   Workers: dealt one by one to the node with the most ranks per worker (so far) that still has a free
+ *   CPU; when those nodes are full, to the others. On a node: one hyperthread of each core first. */
+#include "topology/topology.h"
+
+#include "base/bytes.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* Nodes where somebody of ours can run; all of them when none can. */
+static uint32_t usable_nodes(const struct rfi_topology *t, uint32_t nodes[RFI_MAX_NODES])
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < t->n_nodes; i++)
+        if (t->nodes[i].n_cpus > 0)
+            nodes[n++] = i;
+    for (uint32_t i = 0; n == 0 && i < t->n_nodes; i++)
+        nodes[i] = i;
+    return n ? n : t->n_nodes;
+}
+
+static void place_ranks(const struct rfi_topology *t, uint32_t ranks, struct rfi_placement *p)
+{
+    uint32_t nodes[RFI_MAX_NODES], n = usable_nodes(t, nodes);
+    for (uint32_t r = 0; r < ranks; r++) {
+        p->rank_gpu[r] = ranks <= t->n_gpus ? (int)r : -1;
+        p->rank_node[r] = nodes[(uint64_t)r * n / ranks];
+        if (p->rank_gpu[r] >= 0 && t->gpus[r].node != RFI_NODE_UNKNOWN)
+            p->rank_node[r] = t->gpus[r].node;
+    }
+}
+
+/* What is known of a node while workers are dealt. */
+struct share {
+    uint32_t ranks, workers, cpus;
+};
+
+/* Whether `a` deserves the next worker more than `b`: ranks per worker, then free CPUs. */
+static bool before(const struct share *a, const struct share *b)
+{
+    uint64_t x = (uint64_t)a->ranks * (b->workers + 1), y = (uint64_t)b->ranks * (a->workers + 1);
+    if (x != y)
+        return x > y;
+    return (int64_t)a->cpus - a->workers > (int64_t)b->cpus - b->workers;
+}
+
+static uint32_t next_node(const struct share *shares, const uint32_t *nodes, uint32_t n, bool crowded)
+{
+    uint32_t best = RFI_NODE_UNKNOWN;
+    for (uint32_t i = 0; i < n; i++) {
+        const struct share *s = &shares[nodes[i]];
+        if (!crowded && s->workers >= s->cpus)
+            continue;
+        if (best == RFI_NODE_UNKNOWN || before(s, &shares[best]))
+            best = nodes[i];
+    }
+    return best;
+}
+
+/* The k-th CPU of a node in the order cores first, hyperthreads after. */
+static int pick_cpu(const struct rfi_topology *t, uint32_t node, uint32_t k)
+{
+    for (uint32_t thread = 0, seen = 0; seen < t->nodes[node].n_cpus; thread++) {
+        uint32_t of_core = 0, core = UINT32_MAX;
+        for (uint32_t c = 0; c < t->n_cpus; c++) {
+            if (t->cpus[c].node != node)
+                continue;
+            of_core = t->cpus[c].core == core ? of_core + 1 : 0;
+            core = t->cpus[c].core;
+            if (of_core == thread && seen++ == k)
+                return t->cpus[c].os_cpu;
+        }
+    }
+    return -1;
+}
+
+static void place_workers(const struct rfi_topology *t, uint32_t ranks, uint32_t workers, struct rfi_placement *p)
+{
+    struct share shares[RFI_MAX_NODES] = {0};
+    uint32_t nodes[RFI_MAX_NODES], n = usable_nodes(t, nodes);
+    bool crowded = workers > t->n_cpus;
+    for (uint32_t i = 0; i < t->n_nodes; i++)
+        shares[i].cpus = t->nodes[i].n_cpus;
+    for (uint32_t r = 0; r < ranks; r++)
+        shares[p->rank_node[r]].ranks++;
+    for (uint32_t w = 0; w < workers; w++) {
+        uint32_t node = next_node(shares, nodes, n, crowded);
+        p->worker_node[w] = node;
+        p->worker_cpu[w] = crowded ? -1 : pick_cpu(t, node, shares[node].workers);
+        shares[node].workers++;
+    }
+}
+
+int rfi_placement_plan(const struct rfi_topology *t, uint32_t ranks, uint32_t workers, struct rfi_placement *ret,
+                       struct rfi_error *err)
+{
+    *ret = (struct rfi_placement){0};
+    if (t->n_nodes == 0)
+        return rfi_fail(err, EINVAL, "placement: the machine has no NUMA node. Check /sys/devices/system/node");
+    ret->rank_node = calloc((size_t)ranks + 1, sizeof *ret->rank_node);
+    ret->rank_gpu = calloc((size_t)ranks + 1, sizeof *ret->rank_gpu);
+    ret->worker_node = calloc((size_t)workers + 1, sizeof *ret->worker_node);
+    ret->worker_cpu = calloc((size_t)workers + 1, sizeof *ret->worker_cpu);
+    if (!ret->rank_node || !ret->rank_gpu || !ret->worker_node || !ret->worker_cpu) {
+        rfi_placement_fini(ret);
+        return rfi_fail(err, ENOMEM, "placement: no memory for %u ranks and %u workers. Use fewer", ranks, workers);
+    }
+    place_ranks(t, ranks, ret);
+    place_workers(t, ranks, workers, ret);
+    return 0;
+}
+
+void rfi_placement_fini(struct rfi_placement *p)
+{
+    free(p->rank_node);
+    free(p->rank_gpu);
+    free(p->worker_node);
+    free(p->worker_cpu);
+    *p = (struct rfi_placement){0};
+}
+
+static uint32_t count_cores(const struct rfi_topology *t)
+{
+    uint32_t n = 0;
+    for (uint32_t c = 0; c < t->n_cpus; c++)
+        n += c == 0 || t->cpus[c].core != t->cpus[c - 1].core;
+    return n;
+}
+
+uint32_t rfi_placement_workers(const struct rfi_topology *t, uint32_t ranks)
+{
+    /* One io_uring worker keeps several disks busy; half of the cores stay with the trainers. */
+    uint32_t half = (uint32_t)rfi_max(1, count_cores(t) / 2);
+    return (uint32_t)rfi_min(rfi_max(ranks, 2), half);
+}
