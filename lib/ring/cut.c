@@ -4,6 +4,7 @@
  * [f, f + depth). hold() tries every ticket in it. What it took is HELD; what it could not take is below
  * the cut, and what is given back or recycled later stays below it, or beyond the window until freed moves
  * again, which happens after the record stands (P5). */
+#include "base/futex.h"
 #include "ring/ring_words.h"
 
 #include <assert.h>
@@ -128,6 +129,14 @@ void rfi_ring_cancel(struct rfi_ring *r)
     let_go(r);
 }
 
+/* A worker may have died between publishing and waking. Garbage from a trainer wakes nobody. */
+static void wake_trainer(struct rfi_ring *r)
+{
+    uint32_t slot = atomic_load_explicit(&r->tr->waiting, memory_order_seq_cst) - 1; /* P6 */
+    if (slot < r->depth)
+        rfi_futex_wake_all(&r->slots[slot].word);
+}
+
 unsigned rfi_ring_reclaim(struct rfi_ring *r, unsigned worker, unsigned queue)
 {
     unsigned n = 0;
@@ -144,5 +153,6 @@ unsigned rfi_ring_reclaim(struct rfi_ring *r, unsigned worker, unsigned queue)
         n++;
     }
     rfi_bell_ring(r->bell);
+    wake_trainer(r);
     return n;
 }
