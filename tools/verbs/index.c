@@ -1,0 +1,42 @@
+/* `ringfeed index`: one scan, written down. */
+#include "cli.h"
+#include "dataset_facts.h"
+
+#include "base/clock.h"
+
+int verb_index(int argc, char **argv)
+{
+    bool json = false;
+    const char *output = NULL;
+    struct cli_list paths;
+    struct cli_dataset_args a;
+    struct cli_emit e;
+    rf_dataset_info info;
+    const struct cli_option own[] = {
+        {"o", CLI_STRING, &output, .metavar = "FILE.rfi", .help = "where to write the index (required)"},
+        {"json", CLI_FLAG, &json, .help = "one JSON object"},
+        {0},
+    };
+    const struct cli_option *const groups[] = {own, cli_dataset_options(&a), NULL};
+    int rc = cli_parse(cli_verb_find("index"), groups, argc, argv, &paths);
+    if (rc)
+        return rc > 0 ? CLI_OK : CLI_USAGE;
+    if (!output || !*output)
+        return cli_usage("-o: not given. Say where the index is to be written, like -o data.rfi");
+    uint64_t started = rfi_now_ns();
+    rf_dataset *d = cli_open_dataset(&a, &paths, &rc);
+    if (!d)
+        return rc;
+    if (rf_dataset_write_index(d, output) < 0) {
+        rc = cli_fail(rf_dataset_error(d));
+        rf_dataset_close(d);
+        return rc;
+    }
+    rf_dataset_get_info(d, &info);
+    cli_emit_begin(&e, json);
+    cli_emit_str(&e, "index", output);
+    emit_dataset_facts(&e, d, &info);
+    cli_emit_f64(&e, "seconds", (double)(rfi_now_ns() - started) * 1e-9, 6);
+    rf_dataset_close(d);
+    return cli_emit_end(&e);
+}
