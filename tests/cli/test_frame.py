@@ -119,7 +119,7 @@ def test_world_and_ranks_follow_flags_then_launcher_then_defaults(ringfeed, name
     [
         ({"WORLD_SIZE": "x"}, (), "WORLD_SIZE=x"),
         ({"WORLD_SIZE": "4", "RANK": "1"}, (), "LOCAL_RANK"),
-        ({"SLURM_NTASKS": "4", "SLURM_TASKS_PER_NODE": "junk"}, (), "SLURM_TASKS_PER_NODE=junk"),
+        ({"SLURM_NTASKS": "4", "SLURM_NODEID": "0", "SLURM_TASKS_PER_NODE": "junk"}, (), "SLURM_TASKS_PER_NODE=junk"),
         ({"PMI_SIZE": "4", "PMI_RANK": "-1", "MPI_LOCALRANKID": "0"}, (), "PMI_RANK=-1"),
         ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "8"}, (), "OMPI_COMM_WORLD_LOCAL_SIZE"),
         ({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, ("--first-rank", "1"), "--first-rank"),
