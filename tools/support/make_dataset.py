@@ -53,6 +53,7 @@ def make(directory, megabytes):
     complete = directory / COMPLETE
     if complete.exists() and json.loads(complete.read_text()) == wanted:
         return shards
+    print(f"making a dataset of {megabytes} MB, once, in {directory}", flush=True)
     shutil.rmtree(directory, ignore_errors=True)
     shards.mkdir(parents=True)
     rng = random.Random(megabytes)

@@ -21,8 +21,10 @@ import time
 import make_dataset
 
 RANKS, WORKERS, BATCH, EPOCHS = 4, 3, 32, 2
+DATASET_MB = 300
 ORDER = ["--world-size", str(RANKS), "--shuffle", "full", "--batch", str(BATCH), "--epochs", str(EPOCHS)]
-READY_SECONDS, END_SECONDS, STAT_SECONDS, PLAIN_SECONDS = 60, 30, 0.5, 2.0
+READY_SECONDS, END_SECONDS, STAT_SECONDS = 60, 30, 0.1
+PLAIN_SECONDS, PLAIN_SECONDS_MOST = 0.1, 10.0  # without a terminal: less and less often
 BAR_CELLS = 30
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
@@ -91,44 +93,48 @@ def wait_ready(server, name):
 class Progress:
     """One line a rank: redrawn in place on a terminal, else written now and then."""
 
-    def __init__(self, name, samples):
-        self.name = name
+    def __init__(self, samples):
         self.expected = max(1, samples * EPOCHS // RANKS)
         self.terminal = sys.stdout.isatty()
         self.drawn = 0
-        self.shown = -PLAIN_SECONDS
+        self.started = self.next = time.monotonic()
+        self.interval = PLAIN_SECONDS
 
-    def line(self, rank):
+    def line(self, rank, tail):
         part = min(1.0, rank["samples"] / self.expected)
         cells = int(part * BAR_CELLS)
+        seconds = max(time.monotonic() - self.started, 1e-9)
         return (
-            f"rank {rank['rank']} [{'#' * cells}{'.' * (BAR_CELLS - cells)}] {part:4.0%}  epoch {rank['epoch']}"
-            f"  {rank['samples']:>8} samples  {rank['samples_per_s']:>9.0f}/s"
-            f"  {rank['bytes_per_s'] / 1e9:6.3f} GB/s  ready {rank['ready']}/{rank['depth']}"
+            f"rank {rank['rank']} [{'#' * cells}{'.' * (BAR_CELLS - cells)}] {part:4.0%}  {rank['samples']:>8} samples"
+            f"  {rank['samples'] / seconds:>7.0f}/s  {rank['bytes'] / seconds / 1e9:6.3f} GB/s  {tail}"
         )
 
-    def show(self, text):
-        stat = json.loads(text)
-        now = time.monotonic()
-        if not self.terminal and now - self.shown < PLAIN_SECONDS:
-            return
-        self.shown = now
+    def draw(self, lines):
         if self.terminal and self.drawn:
             sys.stdout.write(f"\033[{self.drawn}A")
-        for rank in stat["ranks"]:
-            sys.stdout.write(("\r\033[K" if self.terminal else "") + self.line(rank) + "\n")
-        self.drawn = len(stat["ranks"])
+        for line in lines:
+            sys.stdout.write(("\r\033[K" if self.terminal else "") + line + "\n")
+        self.drawn = len(lines)
         sys.stdout.flush()
 
+    def show(self, stat):
+        if not self.terminal and time.monotonic() < self.next:
+            return
+        self.next = time.monotonic() + self.interval
+        self.interval = min(PLAIN_SECONDS_MOST, self.interval * 2)
+        self.draw([self.line(r, f"epoch {r['epoch']}, {r['ready']} of {r['depth']} batches ready") for r in stat["ranks"]])
 
-def watch(session, name, trainers, samples):
+    def finish(self, summaries):
+        self.draw([self.line(r, "done") for r in summaries])
+
+
+def watch(session, name, trainers, progress):
     """Shows progress until every trainer has ended."""
-    progress = Progress(name, samples)
     waiting = list(trainers)
     while waiting:
         text = session.run("stat", name, "--json", quiet=True)
         if text:
-            progress.show(text)
+            progress.show(json.loads(text))
         try:
             waiting[0].wait(STAT_SECONDS)
         except subprocess.TimeoutExpired:
@@ -172,7 +178,7 @@ def milliseconds(us):
 
 
 def print_table(rows):
-    header = ["rank", "batches", "samples", "MB", "samples/s", "GB/s", "wait p50", "p99", "max ms", "prefetched", "bad bytes"]
+    header = ["rank", "batches", "samples", "MB", "samples/s", "GB/s", "wait ms p50", "p99", "max", "prefetched", "bad bytes"]
     cells = [header] + [
         [
             str(r["rank"]), str(r["batches"]), str(r["samples"]), f"{r['bytes'] / 1e6:.1f}", f"{r['samples_per_s']:.0f}",
@@ -221,16 +227,19 @@ def serve_and_check(session, dataset):
             trainers.append(
                 session.start("attach", name, "--rank", str(rank), "--check", "--ids", str(ids[rank]), "--json", stdout=out)
             )
-    watch(session, name, trainers, facts["samples"])
+    progress = Progress(facts["samples"])
+    watch(session, name, trainers, progress)
     bad = [rank for rank, t in enumerate(trainers) if t.returncode != 0]
     if bad:
         raise Failed(f"attach of ranks {bad} failed")
     if server.wait(END_SECONDS) != 0:
         raise Failed(f"serve ended with {server.returncode}")
+    summaries = [summary_of(path) for path in outputs]
+    progress.finish(summaries)
     difference = same_order(session, index, ids)
     verify = session.start("verify", "--dataset", index, *ORDER, *map(str, ids), stdout=subprocess.PIPE)
     verify.communicate()
-    return report([summary_of(path) for path in outputs], difference, verify.returncode == 0)
+    return report(summaries, difference, verify.returncode == 0)
 
 
 def on_signal(number, frame):
@@ -245,8 +254,7 @@ def main():
     session = Session(command, temporary)
     try:
         if not dataset:
-            print("making a dataset of 300 MB, once, under build/quickstart", flush=True)
-            dataset = [str(make_dataset.make(work, 300))]
+            dataset = [str(make_dataset.make(work, DATASET_MB))]
         return serve_and_check(session, dataset)
     except Failed as error:
         print(f"quickstart: {error}", file=sys.stderr)
