@@ -1,5 +1,6 @@
 /* Attaching to a rank and leaving it. */
 #include "attach/trainer.h"
+#include "attach/view.h"
 
 #include "base/clock.h"
 
@@ -190,6 +191,16 @@ int rf_detach(rf_trainer *t)
     }
     unmap(t);
     return 0;
+}
+
+const struct rfi_run_view *rfi_trainer_run(const rf_trainer *t)
+{
+    return &t->run;
+}
+
+const struct rfi_dataset *rfi_trainer_dataset(const rf_trainer *t)
+{
+    return t->dataset;
 }
 
 const char *rf_trainer_error(const rf_trainer *t)

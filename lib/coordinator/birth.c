@@ -82,6 +82,36 @@ static int make_rings(struct rfi_coordinator *c)
     return 0;
 }
 
+static void close_readers(struct rfi_coordinator *c)
+{
+    for (uint32_t q = 0; c->readers && q < c->plan.config.queues; q++) {
+        if (c->readers[q].ops)
+            c->readers[q].ops->close(&c->readers[q]);
+        c->readers[q].ops = NULL;
+    }
+}
+
+/* All alike. Under `auto` a limit may be met after the first io_uring (RLIMIT_MEMLOCK counts them all):
+ * then none has one. */
+static int open_readers(struct rfi_coordinator *c, rf_engine *engine)
+{
+    rf_engine asked = *engine;
+    for (uint32_t q = 0; q < c->run.config.queues; q++) {
+        int rc = rfi_reader_open(&c->readers[q], *engine, c->run.config.queue_depth, c->err);
+        if (rc < 0 && q > 0 && asked == RF_ENGINE_AUTO) {
+            rfi_log(RFI_LOG_WARNING, "%s; reading with pread instead", c->err->text);
+            close_readers(c);
+            *engine = RF_ENGINE_PREAD;
+            return open_readers(c, engine);
+        }
+        if (rc < 0)
+            return rc;
+        if (*engine == RF_ENGINE_AUTO)
+            *engine = c->readers[0].ops == &rfi_reader_uring ? RF_ENGINE_URING : RF_ENGINE_PREAD;
+    }
+    return 0;
+}
+
 /* Made before the first fork, so that parent and every worker have the same pages and addresses. */
 static int make_queues(struct rfi_coordinator *c)
 {
@@ -91,14 +121,10 @@ static int make_queues(struct rfi_coordinator *c)
     c->staging = calloc(f->queues, sizeof *c->staging);
     if (!c->readers || !c->staging)
         return rfi_fail(c->err, ENOMEM, "out of memory");
-    for (uint32_t q = 0; q < f->queues; q++) {
-        int rc = rfi_reader_open(&c->readers[q], engine, f->queue_depth, c->err);
-        if (rc < 0)
-            return rc;
-        if (engine == RF_ENGINE_AUTO) /* all alike: the first one's choice */
-            engine = c->readers[q].ops == &rfi_reader_uring ? RF_ENGINE_URING : RF_ENGINE_PREAD;
-        if (!f->direct)
-            continue;
+    int rc = open_readers(c, &engine);
+    if (rc < 0)
+        return rc;
+    for (uint32_t q = 0; f->direct && q < f->queues; q++) {
         uint64_t bytes = (uint64_t)f->queue_depth * RFI_STAGING_BYTES;
         void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         if (p == MAP_FAILED)
@@ -142,9 +168,7 @@ int rfi_birth(struct rfi_coordinator *c)
 
 void rfi_death(struct rfi_coordinator *c)
 {
-    for (uint32_t q = 0; c->readers && q < c->plan.config.queues; q++)
-        if (c->readers[q].ops)
-            c->readers[q].ops->close(&c->readers[q]);
+    close_readers(c);
     for (uint32_t q = 0; c->staging && q < c->plan.config.queues; q++)
         if (c->staging[q])
             munmap(c->staging[q], (uint64_t)c->plan.config.queue_depth * RFI_STAGING_BYTES);

@@ -89,6 +89,7 @@ void rfi_lease_accept(struct rfi_coordinator *c);
 void rfi_lease_pending(struct rfi_coordinator *c, uint32_t index);
 void rfi_lease_message(struct rfi_coordinator *c, uint32_t rank);
 void rfi_lease_end(struct rfi_coordinator *c, uint32_t rank);
+void rfi_lease_died(struct rfi_coordinator *c, uint32_t rank); /* the pidfd said so */
 bool rfi_leases_done(const struct rfi_coordinator *c);
 void rfi_leases_close(struct rfi_coordinator *c);
 

@@ -101,6 +101,13 @@ void rfi_lease_end(struct rfi_coordinator *c, uint32_t rank)
     atomic_store_explicit(&c->run.ranks[rank].pid, 0, memory_order_release);
 }
 
+void rfi_lease_died(struct rfi_coordinator *c, uint32_t rank)
+{
+    /* The event may be of the trainer before this one, when both came in one reading of epoll. */
+    if (!lease_alive(&c->leases[rank]))
+        rfi_lease_end(c, rank);
+}
+
 /* The request's rank as a local index, after checks that concern every request. */
 static int check_request(struct rfi_coordinator *c, int sock, const struct rfi_request *q, uint32_t *ret)
 {

@@ -89,7 +89,7 @@ static int dispatch(struct rfi_coordinator *c, uint64_t data)
         rfi_lease_message(c, index);
         break;
     case RFI_EV_TRAINER:
-        rfi_lease_end(c, index);
+        rfi_lease_died(c, index);
         break;
     case RFI_EV_CHILD:
         rfi_child_exited(c, index);

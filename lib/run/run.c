@@ -93,8 +93,8 @@ static int check_config(struct rfi_run_view *r, struct rfi_error *err)
 {
     struct rfi_config_shared c = r->config;
     struct rfi_run_size size;
-    bool ok = r->segment.n_regions == RFI_N_REGIONS && c.ranks && c.depth && c.align >= 512 &&
-              !(c.align & (c.align - 1)) && c.arena_bytes && c.arena_bytes % c.align == 0 &&
+    bool ok = r->segment.n_regions == RFI_N_REGIONS && c.ranks && c.depth && c.arena_bytes <= UINT64_MAX / 4 &&
+              c.align >= 512 && !(c.align & (c.align - 1)) && c.arena_bytes && c.arena_bytes % c.align == 0 &&
               c.nodes <= RFI_BELL_BYTES / sizeof(struct rfi_bell_shared) && c.nodes && c.n_fields < 65536 && c.batch &&
               c.fixed_bytes <= UINT64_MAX / 4;
     ok = ok && rfi_run_size(&c, r->segment.regions[RFI_R_DATASET].bytes, r->segment.regions[RFI_R_MEMBERSHIP].bytes,
@@ -140,8 +140,8 @@ static int open_rings(struct rfi_run_view *r, struct rfi_error *err)
     return 0;
 }
 
-int rfi_run_open(struct rfi_segment *s, bool owner, const struct rfi_config_shared *config, struct rfi_run_view *ret,
-                 struct rfi_error *err)
+static int open_view(struct rfi_segment *s, bool owner, const struct rfi_config_shared *config,
+                     struct rfi_run_view *ret, struct rfi_error *err)
 {
     *ret = (struct rfi_run_view){.segment = *s};
     struct rfi_config_shared *shared = NULL;
@@ -167,6 +167,15 @@ int rfi_run_open(struct rfi_segment *s, bool owner, const struct rfi_config_shar
     ret->dataset_bytes = s->regions[RFI_R_DATASET].bytes;
     ret->membership = region(ret, RFI_R_MEMBERSHIP);
     return open_rings(ret, err);
+}
+
+int rfi_run_open(struct rfi_segment *s, bool owner, const struct rfi_config_shared *config, struct rfi_run_view *ret,
+                 struct rfi_error *err)
+{
+    int rc = open_view(s, owner, config, ret, err);
+    if (rc < 0) /* the segment is still the caller's alone, or it would be closed twice */
+        *ret = (struct rfi_run_view){.segment = {.lock_fd = -1, .control_fd = -1, .data_fd = -1}};
+    return rc;
 }
 
 void rfi_run_close(struct rfi_run_view *r)

@@ -39,7 +39,7 @@ int rfi_run_size(struct rfi_config_shared *config, uint64_t dataset_bytes, uint6
 /* Sum over the structs whose layout both sides must share. */
 uint64_t rfi_run_signature(void);
 
-/* Handles on a created (owner) or attached segment. Takes the segment over. The owner calls
+/* Handles on a created (owner) or attached segment. Takes the segment over, unless it fails. The owner calls
  * rfi_run_init_rings after this. */
 int rfi_run_open(struct rfi_segment *s, bool owner, const struct rfi_config_shared *config, struct rfi_run_view *ret,
                  struct rfi_error *err);

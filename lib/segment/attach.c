@@ -62,17 +62,20 @@ static int open_object(const char *object, int flags, const char *name, int *ret
                        struct rfi_error *err)
 {
     struct stat st;
-    int fd = shm_open(object, flags | O_CLOEXEC, 0);
-    if (fd < 0 && errno == ENOENT)
+    int fd = rfi_object_open(object, flags);
+    if (fd == -ENOENT)
         return rfi_fail(err, ENOENT,
                         "no run named '%s' on this machine. See `ringfeed ls`, or start it with `ringfeed serve`",
                         name);
-    if (fd < 0)
-        return rfi_fail(err, errno, "cannot open /dev/shm%s: %s. The run belongs to another user?", object,
-                        strerror(errno));
-    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size < 0) {
-        close(fd);
+    if (fd == -EPROTO)
         return rfi_fail(err, EPROTO, "/dev/shm%s is not a shared-memory object. Choose another name", object);
+    if (fd < 0)
+        return rfi_fail(err, -fd, "cannot open /dev/shm%s: %s. The run belongs to another user?", object,
+                        strerror(-fd));
+    if (fstat(fd, &st) < 0 || st.st_size < 0) {
+        int why = errno;
+        close(fd);
+        return rfi_fail(err, why, "cannot look at /dev/shm%s: %s", object, strerror(why));
     }
     *ret = fd;
     *ret_bytes = (uint64_t)st.st_size;

@@ -70,7 +70,7 @@ static int take_name(const char *name, const char *object, int *ret_fd, int *ret
                             "with `ringfeed gc`",
                             name);
         }
-        int lock = shm_open(object, O_RDWR | O_CLOEXEC, 0);
+        int lock = rfi_object_open(object, O_RDWR);
         /* Between creation and lock another reclaimer may have taken it for dead: then start over. */
         if (lock >= 0 && rfi_owner_lock(lock) && rfi_same_object(object, lock) && rfi_same_object(object, fd)) {
             *ret_fd = fd;

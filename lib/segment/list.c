@@ -26,7 +26,7 @@ static bool read_header(int fd, struct rfi_segment_header *h)
 static bool is_orphaned_data(const char *object)
 {
     struct rfi_data_header h = {0};
-    int fd = shm_open(object, O_RDONLY | O_CLOEXEC, 0);
+    int fd = rfi_object_open(object, O_RDONLY);
     if (fd < 0)
         return false;
     bool ours = pread(fd, &h, sizeof h, 0) == sizeof h &&
@@ -38,7 +38,7 @@ static bool is_orphaned_data(const char *object)
 static uint64_t object_bytes(const char *object)
 {
     struct stat st;
-    int fd = shm_open(object, O_RDONLY | O_CLOEXEC, 0);
+    int fd = rfi_object_open(object, O_RDONLY);
     if (fd < 0)
         return 0;
     uint64_t n = fstat(fd, &st) == 0 ? (uint64_t)st.st_size : 0;
@@ -59,7 +59,7 @@ static void look_at(const char *name, const char *control, const char *data, int
                                 .data_bytes = object_bytes(data)};
     snprintf(e->name, sizeof e->name, "%.64s", name);
     e->ready = atomic_load_explicit(&h.ready, memory_order_relaxed) == RFI_READY_MAGIC;
-    int probe = shm_open(control, O_RDWR | O_CLOEXEC, 0);
+    int probe = rfi_object_open(control, O_RDWR);
     if (probe < 0) {
         e->owner = RFI_OWNER_UNKNOWN;
         return;
@@ -101,9 +101,9 @@ static int list_one(void *ctx, const char *name)
     if (rfi_name_check(name, NULL) < 0)
         return 0;
     rfi_object_names(name, control, data);
-    int fd = shm_open(control, O_RDONLY | O_CLOEXEC, 0);
+    int fd = rfi_object_open(control, O_RDONLY);
     if (fd < 0) {
-        if (errno != EACCES)
+        if (fd != -EACCES)
             return 0;
         e = (struct rfi_run_entry){.owner = RFI_OWNER_UNKNOWN};
         snprintf(e.name, sizeof e.name, "%s", name);
@@ -127,12 +127,15 @@ int rfi_segment_reclaim(const char *name, struct rfi_error *err)
     char control[RFI_OBJECT_NAME], data[RFI_OBJECT_NAME];
     struct rfi_segment_header h;
     rfi_object_names(name, control, data);
-    int fd = shm_open(control, O_RDWR | O_CLOEXEC, 0);
-    if (fd < 0 && errno == ENOENT)
+    int fd = rfi_object_open(control, O_RDWR);
+    if (fd == -ENOENT)
         return rfi_fail(err, ENOENT, "no run named '%s'", name);
+    if (fd == -EPROTO)
+        return rfi_fail(err, EPROTO,
+                        "/dev/shm%s is not a shared-memory object. Remove it by hand or choose another name", control);
     if (fd < 0)
-        return rfi_fail(err, errno, "cannot open /dev/shm%s: %s. It belongs to another user; choose another name",
-                        control, strerror(errno));
+        return rfi_fail(err, -fd, "cannot open /dev/shm%s: %s. It belongs to another user; choose another name",
+                        control, strerror(-fd));
     int rc = 0;
     if (!rfi_owner_lock(fd))
         rc = rfi_fail(err, EBUSY, "the owner of '%s' lives", name);
@@ -167,10 +170,10 @@ static int gc_one(void *ctx, const char *name)
         return 0;
     rfi_object_names(base, control, data);
     if (is_data) { /* payload whose control name is gone: a crash between two unlinks */
-        int fd = shm_open(control, O_RDONLY | O_CLOEXEC, 0);
+        int fd = rfi_object_open(control, O_RDONLY);
         if (fd >= 0)
             close(fd);
-        else if (errno == ENOENT && is_orphaned_data(data)) {
+        else if (fd == -ENOENT && is_orphaned_data(data)) {
             uint64_t bytes = object_bytes(data);
             if (shm_unlink(data) == 0 && g->fn)
                 g->fn(g->ctx, base, bytes);

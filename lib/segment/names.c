@@ -28,6 +28,18 @@ void rfi_object_names(const char *name, char control[RFI_OBJECT_NAME], char data
     snprintf(data, RFI_OBJECT_NAME, "/ringfeed.%.64s.data", name);
 }
 
+int rfi_object_open(const char *object, int flags)
+{
+    struct stat st;
+    int fd = shm_open(object, flags | O_CLOEXEC | O_NONBLOCK, 0);
+    if (fd < 0)
+        return errno == ENXIO || errno == EISDIR || errno == ELOOP ? -EPROTO : -errno;
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+        return fd;
+    close(fd);
+    return -EPROTO;
+}
+
 int rfi_owner_lock(int fd)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
@@ -37,7 +49,7 @@ int rfi_owner_lock(int fd)
 bool rfi_same_object(const char *object, int fd)
 {
     struct stat a, b;
-    int other = shm_open(object, O_RDONLY | O_CLOEXEC, 0);
+    int other = rfi_object_open(object, O_RDONLY);
     if (other < 0)
         return false;
     bool same = fstat(fd, &a) == 0 && fstat(other, &b) == 0 && a.st_ino == b.st_ino && a.st_dev == b.st_dev;

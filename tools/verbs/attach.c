@@ -1,6 +1,7 @@
 /* `ringfeed attach`: a trainer in the shell. */
 #include "cli.h"
 
+#include "attach/view.h"
 #include "base/clock.h"
 #include "check.h"
 #include "ring/ring.h"
@@ -31,8 +32,7 @@ struct tally {
 
 struct attached {
     rf_trainer *trainer;
-    struct rfi_run_view run; /* for the dataset's table, with --check */
-    struct rfi_dataset *dataset;
+    const struct rfi_run_view *run; /* the trainer's own: the run may end, and its name go, at any time */
     struct check check;
     int ids_fd;
     char *lines;
@@ -165,7 +165,7 @@ static double wait_us(const struct tally *t, double share)
 /* Hits and misses are counted in the segment, by rank; ours are what came since we attached. */
 static void read_hits(const struct attached *a, uint64_t rank, uint64_t *ret_hits, uint64_t *ret_misses)
 {
-    const struct rfi_trainer_shared *tr = a->run.rings[rank - a->run.config.first_rank].tr;
+    const struct rfi_trainer_shared *tr = a->run->rings[rank - a->run->config.first_rank].tr;
     *ret_hits = atomic_load_explicit(&tr->hits, memory_order_relaxed);
     *ret_misses = atomic_load_explicit(&tr->misses, memory_order_relaxed);
 }
@@ -180,7 +180,7 @@ static int summary(const struct attached *a, const struct attach_args *args)
     misses -= t->misses;
     double seconds = t->last_ns > t->first_ns ? (double)(t->last_ns - t->first_ns) * 1e-9 : 0;
     cli_emit_begin(&e, args->json);
-    cli_emit_str(&e, "name", a->run.segment.name);
+    cli_emit_str(&e, "name", a->run->segment.name);
     cli_emit_u64(&e, "rank", args->rank);
     cli_emit_u64(&e, "epochs", t->epochs);
     cli_emit_u64(&e, "batches", t->batches);
@@ -199,7 +199,6 @@ static int summary(const struct attached *a, const struct attach_args *args)
 
 static int open_all(struct attached *a, const char *name, const struct attach_args *args)
 {
-    struct rfi_error err = {0};
     rf_attach_options o;
     rf_attach_options_init(&o);
     if (args->timeout_given)
@@ -207,11 +206,9 @@ static int open_all(struct attached *a, const char *name, const struct attach_ar
     int rc = rf_attach(name, (uint32_t)args->rank, &o, &a->trainer);
     if (rc < 0)
         return rc == -EINVAL ? cli_usage("%s", rf_last_error()) : cli_fail(rf_last_error());
-    if (rfi_run_attach(name, false, &a->run, &err) < 0 ||
-        rfi_dataset_from_image(a->run.dataset, a->run.dataset_bytes, &a->dataset, &err) < 0)
-        return cli_fail(err.text);
+    a->run = rfi_trainer_run(a->trainer);
     read_hits(a, args->rank, &a->tally.hits, &a->tally.misses);
-    check_init(&a->check, a->dataset);
+    check_init(&a->check, rfi_trainer_dataset(a->trainer));
     if (args->ids && (a->ids_fd = open(args->ids, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666)) < 0) {
         cli_message("attach: cannot open %s: %s. Choose another --ids file", args->ids, strerror(errno));
         return CLI_FAILED;
@@ -221,12 +218,8 @@ static int open_all(struct attached *a, const char *name, const struct attach_ar
 
 static void close_all(struct attached *a)
 {
-    rf_detach(a->trainer);
     check_fini(&a->check);
-    if (a->dataset)
-        rfi_dataset_close(a->dataset);
-    if (a->run.rings)
-        rfi_run_close(&a->run);
+    rf_detach(a->trainer);
     if (a->ids_fd >= 0)
         close(a->ids_fd);
     free(a->lines);

@@ -8,7 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
+#include <unistd.h>
 
 static const char *const engines[] = {"auto", "uring", "pread", "null", NULL};
 static const char *const switches[] = {"auto", "on", "off", NULL};
@@ -67,6 +67,20 @@ static void say(void *ctx, int level, const char *text)
     (void)ctx;
     if (level <= 6)
         cli_message("%s", text);
+}
+
+/* Until rfi_serve listens to signals itself there is nothing to clean up: a stop is just the end. */
+static void stopped_early(int sig)
+{
+    (void)sig;
+    _exit(CLI_OK);
+}
+
+static void catch_early_stop(void)
+{
+    struct sigaction a = {.sa_handler = stopped_early};
+    sigaction(SIGINT, &a, NULL);
+    sigaction(SIGTERM, &a, NULL);
 }
 
 static int serve(const struct serve_args *a, const struct cli_order_args *order, rf_dataset *dataset)
@@ -154,6 +168,7 @@ int verb_serve(int argc, char **argv)
         return cli_usage("serve: no --name: trainers find the run by it. Add --name NAME");
     if (rfi_name_check(a.name, NULL) < 0)
         return cli_usage("serve: wrong --name '%.80s': 1 to 64 of A-Z a-z 0-9 _ -", a.name);
+    catch_early_stop();
     if ((code = cli_order_resolve(&order_args)) != CLI_OK)
         return code;
     rf_dataset *dataset = cli_open_dataset(&dataset_args, &paths, &code);
