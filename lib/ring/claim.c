@@ -72,6 +72,7 @@ static bool past_the_end(const struct rfi_ring *r, const struct rfi_generation *
 static int fits(struct rfi_ring *r, uint64_t freed, uint64_t edge, uint64_t ticket, rfi_footprint_fn fn, void *ctx,
                 struct rfi_claim *c)
 {
+    uint64_t cuts = atomic_load_explicit(&r->sh->cuts, memory_order_acquire); /* P5 */
     uint64_t place;
     int rc;
 
@@ -89,7 +90,7 @@ static int fits(struct rfi_ring *r, uint64_t freed, uint64_t edge, uint64_t tick
     c->data_offset = place % r->arena_bytes;
     if (c->end || place + c->footprint <= edge)
         return 1;
-    rfi_blocked_note(r, ticket, place + c->footprint);
+    rfi_blocked_note(r, ticket, place + c->footprint, cuts);
     return 0;
 }
 

@@ -86,11 +86,13 @@ static uint64_t first_place(const struct rfi_ring *r, uint64_t cut)
 /* Only here does a place become unset: what helpers computed from the old record must go. */
 static void wipe(struct rfi_ring *r, uint64_t cut)
 {
-    uint64_t number = atomic_fetch_add_explicit(&r->sh->cuts, 1, memory_order_relaxed) + 1; /* parent's own */
+    uint64_t number = atomic_fetch_add_explicit(&r->sh->cuts, 1, memory_order_release) + 1; /* P5 */
     uint64_t freed = rfi_ring_freed(r);
 
-    for (uint64_t t = cut; t < freed + r->depth; t++)
+    for (uint64_t t = cut; t < freed + r->depth; t++) {
         atomic_exchange_explicit(rfi_place_word(r, t), RFI_PLACE_WIPED | number << 9, memory_order_acq_rel); /* P5 */
+        atomic_store_explicit(&rfi_slot(r, t)->blocked, 0, memory_order_relaxed); /* of no use now */
+    }
 }
 
 static void let_go(struct rfi_ring *r)

@@ -93,7 +93,7 @@ struct rfi_slot_shared {
     alignas(128) _Atomic uint64_t word;
     _Atomic uint64_t place[2]; /* by the parity of the lap */
     _Atomic uint64_t writers;
-    _Atomic uint64_t blocked; /* hint: end of a footprint that found no room | lap, as a place word */
+    _Atomic uint64_t blocked; /* hint: end of a footprint that found no room | (lap + cuts) mod 512 */
     uint64_t pad0[11];
     /* Descriptor: written by the claimant between claim and publish, read by the trainer after. */
     uint64_t epoch, batch;

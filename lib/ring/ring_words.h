@@ -54,5 +54,6 @@ uint64_t rfi_place_after(uint64_t end, uint64_t footprint, uint64_t arena_bytes)
 /* Turns what the trainer gave back into FREE slots, at most a whole lap. */
 void rfi_ring_recycle(struct rfi_ring *r);
 
-/* A claimant found no room for `ticket`, whose footprint ends at virtual offset `end`. */
-void rfi_blocked_note(struct rfi_ring *r, uint64_t ticket, uint64_t end);
+/* A claimant found no room for `ticket`, whose footprint ends at virtual offset `end`; `cuts` as it was
+ * before the ticket's record and place were looked up. */
+void rfi_blocked_note(struct rfi_ring *r, uint64_t ticket, uint64_t end, uint64_t cuts);
