@@ -1,0 +1,259 @@
+/* `ringfeed plan`: what serve would do with the same options, before anything starts. The numbers come
+ * from the functions that the server itself uses (rfi_serve_plan, rfi_placement_plan), so they cannot
+ * differ from what is then done. */
+#include "cli.h"
+
+#include "base/bytes.h"
+#include "coordinator/serve.h"
+#include "order/order.h"
+#include "topology/topology.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/statvfs.h>
+
+struct options {
+    struct cli_dataset_args dataset;
+    struct cli_order_args order;
+    struct cli_list paths;
+    uint32_t workers, queue_depth;
+    uint64_t prefetch, prefetch_samples, ring_bytes;
+    int engine, direct;
+    const char *topology;
+    bool json;
+};
+
+struct plan {
+    const struct options *o;
+    rf_dataset_info dataset;
+    struct rfi_topology topology;
+    struct rfi_serve_plan serve;
+    struct rfi_placement placement;
+};
+
+static int os_node(const struct plan *p, uint32_t node)
+{
+    return p->topology.nodes[node].os_node;
+}
+
+static void emit_dataset(struct cli_emit *e, const rf_dataset_info *d)
+{
+    cli_emit_object(e, "dataset");
+    cli_emit_str(e, "format", d->format);
+    cli_emit_u64(e, "files", d->files);
+    cli_emit_u64(e, "samples", d->samples);
+    cli_emit_bytes(e, "bytes", d->bytes);
+    cli_emit_str(e, "fingerprint", d->fingerprint);
+    cli_emit_close(e);
+}
+
+/* Room in /dev/shm now; unknown without one. */
+static void emit_room(struct cli_emit *e)
+{
+    struct statvfs fs;
+    if (statvfs("/dev/shm", &fs) == 0)
+        cli_emit_bytes(e, "shm_free_bytes", (uint64_t)fs.f_bavail * fs.f_frsize);
+    else
+        cli_emit_null(e, "shm_free_bytes");
+}
+
+static void emit_memory(struct cli_emit *e, const struct rfi_serve_plan *s)
+{
+    cli_emit_object(e, "memory");
+    cli_emit_bytes(e, "control_bytes", s->size.control_bytes);
+    cli_emit_bytes(e, "dataset_table_bytes", s->dataset_bytes);
+    cli_emit_bytes(e, "membership_table_bytes", s->membership_bytes);
+    cli_emit_bytes(e, "data_bytes", s->size.data_bytes);
+    cli_emit_bytes(e, "arena_bytes", s->config.arena_bytes);
+    cli_emit_bytes(e, "largest_batch_bytes", s->largest);
+    cli_emit_bytes(e, "staging_bytes", s->staging_bytes);
+    cli_emit_bytes(e, "total_bytes", s->size.control_bytes + s->size.data_bytes + s->staging_bytes);
+    emit_room(e);
+    cli_emit_close(e);
+}
+
+static void emit_reading(struct cli_emit *e, const struct rfi_serve_plan *s)
+{
+    cli_emit_object(e, "reading");
+    cli_emit_u64(e, "prefetch", s->config.depth);
+    cli_emit_u64(e, "queue_depth", s->config.queue_depth);
+    cli_emit_u64(e, "align", s->config.align);
+    cli_emit_bool(e, "direct_possible", s->direct_possible);
+    cli_emit_bool(e, "direct", s->config.direct != 0);
+    cli_emit_close(e);
+}
+
+static void emit_nodes(struct cli_emit *e, const struct rfi_topology *t)
+{
+    cli_emit_array(e, "nodes");
+    for (uint32_t n = 0; n < t->n_nodes; n++) {
+        cli_emit_object(e, NULL);
+        cli_emit_i64(e, "node", t->nodes[n].os_node);
+        cli_emit_u64(e, "cpus", t->nodes[n].n_cpus);
+        cli_emit_bytes(e, "memory_bytes", t->nodes[n].memory_bytes);
+        cli_emit_close(e);
+    }
+    cli_emit_close(e);
+}
+
+static void emit_ranks(struct cli_emit *e, const struct plan *p)
+{
+    const struct rfi_config_shared *c = &p->serve.config;
+    cli_emit_array(e, "ranks");
+    for (uint32_t i = 0; i < c->ranks; i++) {
+        int gpu = p->placement.rank_gpu[i];
+        cli_emit_object(e, NULL);
+        cli_emit_u64(e, "rank", c->first_rank + i);
+        cli_emit_i64(e, "node", os_node(p, p->placement.rank_node[i]));
+        cli_emit_str(e, "gpu", gpu < 0 ? NULL : p->topology.gpus[gpu].name);
+        cli_emit_u64(e, "samples", rfi_order_rank_samples(p->serve.order, c->first_rank + i));
+        cli_emit_u64(e, "batches", rfi_order_len(p->serve.order, c->first_rank + i));
+        cli_emit_close(e);
+    }
+    cli_emit_close(e);
+}
+
+static void emit_workers(struct cli_emit *e, const struct plan *p)
+{
+    cli_emit_array(e, "workers");
+    for (uint32_t w = 0; w < p->serve.config.workers; w++) {
+        cli_emit_object(e, NULL);
+        cli_emit_u64(e, "worker", w);
+        cli_emit_i64(e, "node", os_node(p, p->placement.worker_node[w]));
+        if (p->placement.worker_cpu[w] < 0)
+            cli_emit_null(e, "cpu");
+        else
+            cli_emit_i64(e, "cpu", p->placement.worker_cpu[w]);
+        cli_emit_close(e);
+    }
+    cli_emit_close(e);
+}
+
+static void emit_disks(struct cli_emit *e, const struct plan *p)
+{
+    if (p->topology.n_disks == 0)
+        return;
+    cli_emit_array(e, "disks");
+    for (uint32_t i = 0; i < p->topology.n_disks; i++) {
+        uint32_t node = p->topology.disks[i].node;
+        cli_emit_object(e, NULL);
+        cli_emit_str(e, "disk", p->topology.disks[i].name);
+        if (node == RFI_NODE_UNKNOWN)
+            cli_emit_null(e, "node");
+        else
+            cli_emit_i64(e, "node", os_node(p, node));
+        cli_emit_close(e);
+    }
+    cli_emit_close(e);
+}
+
+static int emit(const struct plan *p)
+{
+    const struct rfi_config_shared *c = &p->serve.config;
+    struct cli_emit e;
+    cli_emit_begin(&e, p->o->json);
+    emit_dataset(&e, &p->dataset);
+    cli_emit_u64(&e, "world_size", c->world_size);
+    cli_emit_u64(&e, "first_rank", c->first_rank);
+    cli_emit_u64(&e, "batch", c->batch);
+    emit_memory(&e, &p->serve);
+    emit_reading(&e, &p->serve);
+    cli_emit_bool(&e, "topology_known", !p->topology.flat);
+    emit_nodes(&e, &p->topology);
+    emit_ranks(&e, p);
+    emit_workers(&e, p);
+    emit_disks(&e, p);
+    return cli_emit_end(&e);
+}
+
+/* Batches; --prefetch-samples is rounded up to whole ones. */
+static uint64_t prefetch_of(const struct options *o)
+{
+    return o->prefetch_samples ? rfi_div_up(o->prefetch_samples, o->order.o.batch) : o->prefetch;
+}
+
+/* 0 or a negative errno with the text in err. */
+static int decide(struct plan *p, rf_dataset *d, struct rfi_error *err)
+{
+    const struct options *o = p->o;
+    struct rfi_serve_options serve = {.name = "plan",
+                                      .dataset = rfi_dataset_of(d),
+                                      .order = &o->order.o,
+                                      .ranks = (uint32_t)o->order.ranks,
+                                      .first_rank = (uint32_t)o->order.first_rank,
+                                      .workers = o->workers,
+                                      .epochs = o->order.epochs,
+                                      .start_epoch = o->order.start_epoch,
+                                      .prefetch = prefetch_of(o),
+                                      .ring_bytes = o->ring_bytes,
+                                      .queue_depth = o->queue_depth,
+                                      .engine = (rf_engine)o->engine,
+                                      .direct = (rf_switch)o->direct};
+    rf_dataset_get_info(d, &p->dataset);
+    int rc = rfi_topology_load(o->topology, NULL, &p->topology, err);
+    if (rc == 0)
+        rc = rfi_serve_plan(&serve, &p->topology, &p->serve, err);
+    if (rc == 0)
+        rc = rfi_placement_plan(&p->topology, p->serve.config.ranks, p->serve.config.workers, &p->placement, err);
+    return rc;
+}
+
+static int run(const struct options *o, rf_dataset *d)
+{
+    struct rfi_error err = {0};
+    struct plan *p = calloc(1, sizeof *p);
+    if (!p)
+        return cli_fail("plan: no memory. Free some memory");
+    p->o = o;
+    int rc = decide(p, d, &err);
+    if (rc == 0)
+        rc = emit(p);
+    else
+        rc = rc == -EINVAL ? cli_usage("%s", err.text) : cli_fail(err.text);
+    rfi_order_destroy(p->serve.order);
+    rfi_placement_fini(&p->placement);
+    free(p);
+    return rc;
+}
+
+static int open_and_run(struct options *o)
+{
+    int rc = CLI_OK;
+    rf_dataset *d = cli_open_dataset(&o->dataset, &o->paths, &rc);
+    if (d)
+        rc = run(o, d);
+    rf_dataset_close(d);
+    return rc;
+}
+
+int verb_plan(int argc, char **argv)
+{
+    static const char *const engines[] = {"auto", "uring", "pread", "null", NULL};
+    static const char *const switches[] = {"auto", "on", "off", NULL};
+    struct options o = {0};
+    const struct cli_option own[] = {
+        {"workers", CLI_U32, &o.workers, .metavar = "N", .help = "worker processes (default: by cores and ranks)",
+         .max = 4000},
+        {"prefetch", CLI_U64, &o.prefetch, .metavar = "BATCHES",
+         .help = "batches a ring, at least 2 (default 4, at most 64 MiB a rank)", .max = 4096},
+        {"prefetch-samples", CLI_U64, &o.prefetch_samples, .metavar = "N",
+         .help = "the same in samples, rounded up to batches"},
+        {"ring-bytes", CLI_BYTES, &o.ring_bytes, .metavar = "BYTES",
+         .help = "arena of each rank (default: from --prefetch)"},
+        {"queue-depth", CLI_U32, &o.queue_depth, .metavar = "N", .help = "reads in flight a worker (default 32)",
+         .max = 4096},
+        {"engine", CLI_CHOICE, &o.engine, .choices = engines, .help = "how to read (default auto: uring, else pread)"},
+        {"direct", CLI_CHOICE, &o.direct, .choices = switches,
+         .help = "O_DIRECT (default auto: when the data exceeds half of the free memory)"},
+        {"topology", CLI_STRING, &o.topology, .metavar = "FILE",
+         .help = "plan for the machine in this lstopo XML file (default: this one)"},
+        {"json", CLI_FLAG, &o.json, .help = "one JSON object"},
+        {0},
+    };
+    const struct cli_option *groups[] = {own, cli_order_options(&o.order), cli_dataset_options(&o.dataset), NULL};
+    int rc = cli_parse(cli_verb_find("plan"), groups, argc, argv, &o.paths);
+    if (rc != 0)
+        return rc < 0 ? CLI_USAGE : CLI_OK;
+    rc = cli_order_resolve(&o.order);
+    return rc == CLI_OK ? open_and_run(&o) : rc;
+}
