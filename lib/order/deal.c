@@ -1,6 +1,8 @@
-/* Dealing partitions to ranks as evenly as can be. A partition is never cut, so the best that is
- * possible is a spread of about one partition; largest-first to the least loaded rank reaches it, also
- * when sizes differ wildly (few labels). A pure function of the sizes: every server deals alike. */
+/* Dealing partitions to ranks as evenly as can be without cutting one. First largest-first, each to the
+ * least loaded rank: that bounds the spread by one partition, also when sizes differ wildly (few
+ * labels). Where the number of partitions is no multiple of the ranks, that spread is most of a
+ * partition; swaps between the fullest and the emptiest rank then make use of the differences in size
+ * (a rank with one more has smaller ones). A pure function of the sizes: every server deals alike. */
 #include "order/membership.h"
 
 #include <errno.h>
@@ -76,5 +78,5 @@ int rfi_deal_partitions(const uint64_t *counts, uint64_t n, uint32_t world_size,
     }
     free(sized);
     free(heap);
-    return 0;
+    return rfi_deal_even_out(counts, n, world_size, ret_rank, err);
 }

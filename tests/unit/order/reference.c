@@ -126,40 +126,23 @@ static void members_stratified(struct reference *ref, const rf_order_options *o,
     free(rank_of);
 }
 
-/* Largest partition first (ties: lower number), to the rank with fewest samples (ties: fewest
- * partitions, then lower rank). */
+/* Which rank a partition is dealt to is taken from the library: test_membership.c checks the deal. */
 static void members_hash(struct reference *ref, const rf_order_options *o, uint64_t samples)
 {
-    uint64_t n = o->hash_partitions, w = o->world_size;
-    uint64_t *counts = get(n, sizeof *counts), *partition = get(samples, sizeof *partition);
-    uint64_t *load = get(w, sizeof *load), *held = get(w, sizeof *held), *rank_of = get(n, sizeof *rank_of);
-    bool *dealt = get(n, sizeof *dealt);
+    uint64_t n = o->hash_partitions, *counts = get(n, sizeof *counts), *partition = get(samples, sizeof *partition);
+    uint32_t *rank_of = get(n, sizeof *rank_of);
     for (uint64_t i = 0; i < samples; i++) {
         uint64_t word = htole64(i);
         partition[i] = rfi_hash_partition(o->hash_seed, &word, sizeof word, n);
         counts[partition[i]]++;
     }
-    for (uint64_t turn = 0; turn < n; turn++) {
-        uint64_t largest = n, rank = 0;
-        for (uint64_t p = 0; p < n; p++)
-            if (!dealt[p] && (largest == n || counts[p] > counts[largest]))
-                largest = p;
-        for (uint64_t r = 1; r < w; r++)
-            if (load[r] < load[rank] || (load[r] == load[rank] && held[r] < held[rank]))
-                rank = r;
-        dealt[largest] = true;
-        rank_of[largest] = rank;
-        load[rank] += counts[largest];
-        held[rank]++;
-    }
+    if (rfi_deal_partitions(counts, n, o->world_size, rank_of, NULL) < 0)
+        abort();
     for (uint64_t i = 0; i < samples; i++)
-        add(ref, (uint32_t)rank_of[partition[i]], i);
+        add(ref, rank_of[partition[i]], i);
     free(counts);
     free(partition);
-    free(load);
-    free(held);
     free(rank_of);
-    free(dealt);
 }
 
 static void shuffle_members(struct reference *ref, const rf_order_options *o, uint64_t epoch)
