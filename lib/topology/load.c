@@ -82,10 +82,21 @@ static void load_cpus(hwloc_topology_t h, hwloc_const_cpuset_t mine, struct rfi_
     }
 }
 
+/* Discovery by sysfs only. The vendors' libraries would be initialised in a process that forks later (CUDA
+ * does not survive that), take seconds and leave memory behind. One that is not installed is no
+ * error. */
+static void leave_out_vendor_libraries(hwloc_topology_t h)
+{
+    static const char *const names[] = {"cuda", "nvml", "opencl", "rsmi", "levelzero", "gl", "pci"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        hwloc_topology_set_components(h, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, names[i]);
+}
+
 static int open_hwloc(const char *xml, const char *synthetic, hwloc_topology_t *ret)
 {
     if (hwloc_topology_init(ret) != 0)
         return -ENOMEM;
+    leave_out_vendor_libraries(*ret);
     bool ok = hwloc_topology_set_io_types_filter(*ret, HWLOC_TYPE_FILTER_KEEP_IMPORTANT) == 0;
     if (ok && xml)
         ok = hwloc_topology_set_xml(*ret, xml) == 0;
