@@ -133,5 +133,5 @@ uint32_t rfi_placement_workers(const struct rfi_topology *t, uint32_t ranks)
 {
     /* One io_uring worker keeps several disks busy; half of the cores stay with the trainers. */
     uint32_t half = (uint32_t)rfi_max(1, count_cores(t) / 2);
-    return (uint32_t)rfi_min(rfi_max(ranks, 2), half);
+    return (uint32_t)rfi_min(rfi_min(rfi_max(ranks, 2), half), RFI_WORKERS_CHOSEN_MAX);
 }

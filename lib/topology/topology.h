@@ -13,6 +13,9 @@
 
 enum { RFI_MAX_NODES = 64, RFI_MAX_CPUS = 4096 };
 
+/* Never chosen unasked: a ring's writers mask has one bit a worker's queue. */
+enum { RFI_WORKERS_CHOSEN_MAX = 64 };
+
 /* A device whose place the firmware does not tell. */
 #define RFI_NODE_UNKNOWN UINT32_MAX
 

@@ -170,4 +170,6 @@ Test(placement, the_number_of_workers_stays_between_one_and_half_the_cores)
     cr_assert_eq(rfi_placement_workers(&t, 1), 2);
     cr_assert_eq(rfi_placement_workers(&t, 6), 6);
     cr_assert_eq(rfi_placement_workers(&t, 100), 8);
+    synthetic("numa:4 core:64 pu:1");
+    cr_assert_eq(rfi_placement_workers(&t, 100), 64);
 }
