@@ -15,7 +15,7 @@ void rf_set_log(rf_log_fn fn, void *ctx)
     log_ctx = ctx;
 }
 
-static void emit(int level, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static void emit(int level, const char *fmt, va_list ap)
 {
     char text[1024];
     if (!log_fn)
