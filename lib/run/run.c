@@ -24,10 +24,10 @@ int rfi_run_size(struct rfi_config_shared *c, uint64_t dataset_bytes, uint64_t m
 {
     struct rfi_region_shared regions[RFI_N_REGIONS];
     uint64_t data;
-    if (c->batch > UINT32_MAX || c->depth > 4096 || c->ranks > 4096 || c->workers > RFI_WORKER_NONE - 1)
+    if (c->batch > UINT32_MAX || c->depth > 4096 || c->ranks > 4096 || c->workers > RFI_MAX_WORKERS)
         return rfi_fail(err, EINVAL,
                         "absurd numbers: batch %" PRIu64 " (at most 4294967295), prefetch %u (4096), ranks %u (4096), "
-                        "workers %u (4094). Lower them",
+                        "workers %u (64). Lower them",
                         c->batch, c->depth, c->ranks, c->workers);
     c->generations_cap = 4;
     while (c->generations_cap < c->depth + 2)

@@ -10,6 +10,9 @@
 
 #include <stdbool.h>
 
+/* One bit a queue in a slot's writers mask, one queue a worker. */
+enum { RFI_MAX_WORKERS = 64 };
+
 enum { RFI_BELL_BYTES = 4096, RFI_TRAINER_BYTES = 4096, RFI_RECORDER_ENTRIES = 4096 };
 
 struct rfi_run_view {
