@@ -1,0 +1,60 @@
+"""What tests of whole runs share: serve, one trainer a rank, and what came of it, compared with `order`."""
+
+import json
+import re
+
+WAIT = 120
+
+
+def key(line):
+    return tuple(int(word) for word in line.split()[:4])
+
+
+def order_lines(ringfeed, dataset, *args, env=None):
+    return ringfeed.ok("order", dataset, *args, env=env).splitlines()
+
+
+class Trainer:
+    """`ringfeed attach` in the background, with its ids in a file."""
+
+    def __init__(self, ringfeed, name, rank, *args, ids=None, env=None):
+        self.rank = rank
+        self.ids = ids or ringfeed.directory / f"ids-{name}-{rank}-{len(ringfeed.started)}"
+        self.run = ringfeed.start("attach", name, "--rank", rank, "--ids", self.ids, "--check", "--json", *args, env=env)
+
+    def lines(self):
+        return self.ids.read_text().splitlines() if self.ids.exists() else []
+
+    def ok(self, timeout=WAIT):
+        """The summary of a trainer that must come to a good end."""
+        status = self.run.wait(timeout)
+        assert status == 0, f"rank {self.rank}: exit {status}\n{self.run.stdout}{self.run.stderr}"
+        summary = json.loads(self.run.stdout)
+        assert summary["check_errors"] == 0 and summary["rank"] == self.rank
+        return summary
+
+
+def trainers(ringfeed, name, ranks, *args):
+    return [Trainer(ringfeed, name, rank, *args) for rank in ranks]
+
+
+def deliver(ringfeed, dataset, name, ranks, *args, attach=(), env=None):
+    """A whole run to its regular end: the lines of all ranks, sorted, and the summaries."""
+    serve = ringfeed.serve(dataset, name, *args, env=env)
+    run = trainers(ringfeed, name, ranks, *attach)
+    summaries = [t.ok() for t in run]
+    status = serve.wait(WAIT)
+    assert status == 0, f"serve: exit {status}\n{serve.stderr}"
+    lines = sorted((line for t in run for line in t.lines()), key=key)
+    assert sum(s["samples"] for s in summaries) == len(lines)
+    return lines, summaries
+
+
+def verify_ok(ringfeed, dataset, files, *order):
+    ringfeed.ok("verify", "--dataset", dataset, *order, *files)
+
+
+def least_ring(ringfeed, dataset, name, *args):
+    """The smallest --ring-bytes that serve takes: it says so itself when asked for one byte."""
+    text = ringfeed.fails("serve", dataset, "--name", name, *args, "--ring-bytes", 1, status=2)
+    return int(re.search(r"at least --ring-bytes (\d+)", text).group(1))
