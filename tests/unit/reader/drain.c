@@ -213,12 +213,14 @@ static void fixture_fini(struct fixture *f)
 
 static void run_generations(struct rfi_reader *r, struct fixture *f, uint32_t depth)
 {
-    uint32_t in_flight = 0, n = generations();
+    uint32_t in_flight = 0, left = 0, n = generations();
     for (uint32_t g = 0; g < n; g++) {
         struct tally t = {{0}, 0};
         memset(f->sh->victim, FILL, sizeof f->sh->victim);
         uint32_t stage = kill_one(r, f);
-        in_flight += drain(r, &t) > 1;
+        bool waited = drain(r, &t) > 1;
+        in_flight += waited;
+        left += waited || t.total > 0;
         check_tally(f, &t, stage);
         /* From here on the region is the parent's: the device is kept busy by the next worker, so a late
          * read has all the time in the world to show. */
@@ -227,7 +229,8 @@ static void run_generations(struct rfi_reader *r, struct fixture *f, uint32_t de
         cr_assert(all_fill(f->sh->victim, sizeof f->sh->victim), "generation %u: a byte came after the drain", g);
     }
     fprintf(stderr, "drain: reads in flight after death in %u of %u generations\n", in_flight, n);
-    cr_assert_geq(in_flight, n / 5, "reads were in flight after death in only %u generations", in_flight);
+    /* Else the test proves nothing. How many are still in flight depends on the disk's speed. */
+    cr_assert_geq(left, n / 2, "only %u deaths left reads in flight or completions unreaped", left);
 }
 
 Test(drain, no_byte_comes_after_the_drain_and_the_queue_serves_on, .timeout = 300)
