@@ -93,7 +93,8 @@ int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology 
     if (rc == 0)
         rc = rfi_plan_largest_of(o->dataset, ret->order, o->order->tail, c->align, &ret->largest, err);
     if (rc == 0)
-        rc = rfi_plan_arena(ret->largest, o->prefetch, o->ring_bytes, &depth, &c->arena_bytes, err);
+        rc = rfi_plan_arena(ret->largest, info.fixed_bytes != 0, o->prefetch, o->ring_bytes, &depth, &c->arena_bytes,
+                            err);
     if (rc < 0)
         return rc;
     c->arena_bytes = rfi_align_up(c->arena_bytes, c->align);

@@ -5,7 +5,7 @@
 
 #include <errno.h>
 
-/* What `prefetch` may take of memory without being asked for by size. */
+/* What the default of `prefetch` may take of memory. What was asked for is not capped. */
 static const uint64_t default_cap = (uint64_t)64 << 20;
 
 /* A wraps through a rank's own samples, or through the whole order where a rank has none. */
@@ -36,21 +36,22 @@ static uint64_t unit_of(uint64_t largest, uint64_t bytes)
     return rfi_max(4096, rfi_min(a, 64 << 10));
 }
 
-static int check_given(uint64_t largest, uint64_t ring_bytes, struct rfi_error *err)
+static int check_given(uint64_t largest, uint64_t least, uint64_t ring_bytes, struct rfi_error *err)
 {
-    if (ring_bytes >= 2 * largest)
+    if (ring_bytes >= least)
         return 0;
     return rfi_fail(
         err, EINVAL,
-        "ring: the largest batch needs %llu bytes and the ring must hold two, but --ring-bytes is %llu. Use "
-        "at least --ring-bytes %llu, or a smaller --batch",
-        (unsigned long long)largest, (unsigned long long)ring_bytes, (unsigned long long)(2 * largest));
+        "ring: the largest batch needs %llu bytes and the ring must hold two%s, but --ring-bytes is %llu. Use at "
+        "least --ring-bytes %llu, or a smaller --batch",
+        (unsigned long long)largest, least > 2 * largest ? " and what a lap may lose (a third)" : "",
+        (unsigned long long)ring_bytes, (unsigned long long)least);
 }
 
-int rfi_plan_arena(uint64_t largest, uint64_t prefetch, uint64_t ring_bytes, uint64_t *ret_depth, uint64_t *ret_arena,
-                   struct rfi_error *err)
+int rfi_plan_arena(uint64_t largest, bool fixed, uint64_t prefetch, uint64_t ring_bytes, uint64_t *ret_depth,
+                   uint64_t *ret_arena, struct rfi_error *err)
 {
-    uint64_t wanted, limit = (uint64_t)1 << 61;
+    uint64_t wanted, least, limit = (uint64_t)1 << 61;
     if (prefetch > RFI_PREFETCH_MAX)
         return rfi_fail(err, EINVAL, "ring: --prefetch %llu is too much. Use at most %d batches",
                         (unsigned long long)prefetch, RFI_PREFETCH_MAX);
@@ -58,9 +59,10 @@ int rfi_plan_arena(uint64_t largest, uint64_t prefetch, uint64_t ring_bytes, uin
         return rfi_fail(err, EINVAL,
                         "ring: %llu bytes for a batch, or --ring-bytes %llu, is beyond any memory. Use less",
                         (unsigned long long)largest, (unsigned long long)ring_bytes);
+    least = (fixed ? 2 : 3) * largest;
     *ret_depth = prefetch ? rfi_max(prefetch, RFI_PREFETCH_MIN) : RFI_PREFETCH_DEFAULT;
     if (ring_bytes) {
-        int rc = check_given(largest, ring_bytes, err);
+        int rc = check_given(largest, least, ring_bytes, err);
         if (rc < 0)
             return rc;
         wanted = ring_bytes;
@@ -68,7 +70,7 @@ int rfi_plan_arena(uint64_t largest, uint64_t prefetch, uint64_t ring_bytes, uin
         uint64_t full;
         if (rfi_mul_over(largest, *ret_depth, &full))
             full = UINT64_MAX;
-        wanted = rfi_max(2 * largest, rfi_min(default_cap, full));
+        wanted = rfi_max(least, prefetch ? full : rfi_min(default_cap, full));
     }
     *ret_arena = rfi_align_up(wanted, unit_of(largest, wanted));
     return 0;

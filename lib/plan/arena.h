@@ -6,6 +6,7 @@
 #include "dataset/dataset.h"
 #include "order/order.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum {
@@ -20,9 +21,12 @@ enum {
 int rfi_plan_largest_of(const struct rfi_dataset *d, const struct rfi_order *order, rf_tail tail, uint64_t align,
                         uint64_t *ret, struct rfi_error *err);
 
-/* `largest`: the bound of a batch's footprint. `prefetch` 0: the default; 1 counts as 2. `ring_bytes` 0:
- * max(2 * largest, min(64 MiB, prefetch * largest)). The arena is rounded up to huge pages, or to
- * 4096 below one. -EINVAL when prefetch is too much, or when ring_bytes does not hold the two
- * largest batches. */
-int rfi_plan_arena(uint64_t largest, uint64_t prefetch, uint64_t ring_bytes, uint64_t *ret_depth, uint64_t *ret_arena,
-                   struct rfi_error *err);
+/* `largest`: the bound of a batch's footprint. The arena holds the two largest batches, one with the
+ * trainer and one being filled, whatever came before: a batch never wraps, so a lap may lose almost one
+ * more, unless all footprints are alike (`fixed`: fixed-size samples). So least = 3 * largest, or 2.
+ * `prefetch` 0: the default, 4 batches or 64 MiB, whichever is less; 1 counts as 2. `ring_bytes` 0: prefetch *
+ * largest, at least `least`.
+ * Rounded up to huge pages, or to 4096 below one. -EINVAL when prefetch is too much, or when ring_bytes is
+ * below least. */
+int rfi_plan_arena(uint64_t largest, bool fixed, uint64_t prefetch, uint64_t ring_bytes, uint64_t *ret_depth,
+                   uint64_t *ret_arena, struct rfi_error *err);

@@ -10,11 +10,11 @@
 
 static const uint64_t kib = 1024, mib = 1 << 20;
 
-static void expect(uint64_t largest, uint64_t prefetch, uint64_t ring, uint64_t depth, uint64_t arena)
+static void expect(uint64_t largest, bool fixed, uint64_t prefetch, uint64_t ring, uint64_t depth, uint64_t arena)
 {
     struct rfi_error err = {0};
     uint64_t got_depth, got_arena;
-    cr_assert_eq(rfi_plan_arena(largest, prefetch, ring, &got_depth, &got_arena, &err), 0, "%s", err.text);
+    cr_assert_eq(rfi_plan_arena(largest, fixed, prefetch, ring, &got_depth, &got_arena, &err), 0, "%s", err.text);
     cr_assert(got_depth == depth && got_arena == arena, "largest %llu, prefetch %llu: %llu batches, %llu bytes",
               (unsigned long long)largest, (unsigned long long)prefetch, (unsigned long long)got_depth,
               (unsigned long long)got_arena);
@@ -22,33 +22,39 @@ static void expect(uint64_t largest, uint64_t prefetch, uint64_t ring, uint64_t 
 
 Test(arena, sizes_follow_the_rule)
 {
-    expect(512, 0, 0, 4, 4096); /* 4 * 512, up to a page */
-    expect(512, 9, 0, 9, 8192);
-    expect(100 * kib, 0, 0, 4, 400 * kib);
-    expect(600 * kib, 0, 0, 4, 4 * mib); /* 2400 KiB, up to huge pages */
-    expect(10 * mib, 0, 0, 4, 40 * mib);
-    expect(20 * mib, 0, 0, 4, 64 * mib); /* the cap */
-    expect(20 * mib, 100, 0, 100, 64 * mib); /* the cap holds for what was asked for as well */
-    expect(40 * mib, 0, 0, 4, 80 * mib); /* but two batches must fit */
-    expect(512, 1, 0, 2, 4096);
-    expect(512, 4096, 0, 4096, 2 * mib);
-    expect(mib, 0, 2 * mib, 4, 2 * mib); /* given, exactly two */
-    expect(mib, 0, 5 * mib, 4, 6 * mib);
-    expect(4096, 0, 9000, 4, 12288);
-    expect(64 * kib, 0, 200000, 4, 256 * kib); /* stays a multiple of an A of 64 KiB */
+    for (int fixed = 0; fixed < 2; fixed++) {
+        expect(512, fixed, 0, 0, 4, 4096); /* 4 * 512, up to a page */
+        expect(512, fixed, 9, 0, 9, 8192);
+        expect(100 * kib, fixed, 0, 0, 4, 400 * kib);
+        expect(600 * kib, fixed, 0, 0, 4, 4 * mib); /* 2400 KiB, up to huge pages */
+        expect(10 * mib, fixed, 0, 0, 4, 40 * mib);
+        expect(20 * mib, fixed, 0, 0, 4, 64 * mib); /* the default's cap */
+        expect(20 * mib, fixed, 10, 0, 10, 200 * mib); /* what was asked for is not capped */
+        expect(512, fixed, 1, 0, 2, 4096);
+        expect(512, fixed, 4096, 0, 4096, 2 * mib);
+        expect(mib, fixed, 0, 5 * mib, 4, 6 * mib);
+        expect(64 * kib, fixed, 0, 200000, 4, 256 * kib); /* stays a multiple of an A of 64 KiB */
+    }
+    expect(40 * mib, true, 0, 0, 4, 80 * mib); /* two batches must fit, */
+    expect(40 * mib, false, 0, 0, 4, 120 * mib); /* and what a lap may lose */
+    expect(mib, true, 0, 2 * mib, 4, 2 * mib); /* given, exactly enough */
+    expect(mib, false, 0, 3 * mib, 4, 4 * mib);
+    expect(4096, true, 0, 9000, 4, 12288);
 }
 
 Test(arena, too_small_or_absurd_wishes_are_refused_with_the_number_that_works)
 {
     struct rfi_error err;
     uint64_t depth, arena;
-    cr_assert_eq(rfi_plan_arena(mib, 0, 2 * mib - 1, &depth, &arena, &err), -EINVAL);
+    cr_assert_eq(rfi_plan_arena(mib, true, 0, 2 * mib - 1, &depth, &arena, &err), -EINVAL);
     cr_assert(strstr(err.text, "--ring-bytes 2097152") && strstr(err.text, "1048576"), "%s", err.text);
-    cr_assert_eq(rfi_plan_arena(mib, 0, 1, &depth, &arena, &err), -EINVAL);
-    cr_assert_eq(rfi_plan_arena(mib, 4097, 0, &depth, &arena, &err), -EINVAL);
+    cr_assert_eq(rfi_plan_arena(mib, false, 0, 3 * mib - 1, &depth, &arena, &err), -EINVAL);
+    cr_assert(strstr(err.text, "--ring-bytes 3145728"), "%s", err.text);
+    cr_assert_eq(rfi_plan_arena(mib, true, 0, 1, &depth, &arena, &err), -EINVAL);
+    cr_assert_eq(rfi_plan_arena(mib, true, 4097, 0, &depth, &arena, &err), -EINVAL);
     cr_assert(strstr(err.text, "--prefetch 4097"), "%s", err.text);
-    cr_assert_eq(rfi_plan_arena((uint64_t)1 << 63, 0, 0, &depth, &arena, &err), -EINVAL);
-    cr_assert_eq(rfi_plan_arena(mib, 0, UINT64_MAX, &depth, &arena, &err), -EINVAL);
+    cr_assert_eq(rfi_plan_arena((uint64_t)1 << 63, true, 0, 0, &depth, &arena, &err), -EINVAL);
+    cr_assert_eq(rfi_plan_arena(mib, true, 0, UINT64_MAX, &depth, &arena, &err), -EINVAL);
 }
 
 /* Rank 1 has one sample, the largest, and must fill batches of 8 with it. */
