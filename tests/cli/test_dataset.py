@@ -127,7 +127,7 @@ def test_foreign_and_hostile_files_give_a_definite_answer(ringfeed):
             args = ("--format", name) if name else ()
             args += ("--record-bytes", 7) if name == "raw" else ()
             for verb in ("inspect", "samples") if EXHAUSTIVE else ("inspect",):
-                done = ringfeed(verb, path, *args, timeout=30)
+                done = ringfeed(verb, path, *args, timeout=30, env={"UBSAN_OPTIONS": "halt_on_error=1"})
                 assert done.returncode in (0, 1), f"{path} {args}: {done.returncode} {done.stderr}"
                 assert done.returncode == 0 or done.stderr.startswith("ringfeed: "), done.stderr
 

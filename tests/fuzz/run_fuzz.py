@@ -86,7 +86,8 @@ def main():
         else:
             seconds = count // 5000  # whichever comes first
             command = [exe, f"-runs={count}", f"-max_total_time={seconds}", "-seed=1", "-max_len=16384", folder]
-        done = subprocess.run(command, cwd=folder, check=False,
+        env = os.environ | {"UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}
+        done = subprocess.run(command, cwd=folder, check=False, env=env,
                               preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL))
         sys.exit(done.returncode)
 

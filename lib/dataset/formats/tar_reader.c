@@ -99,7 +99,7 @@ static int malformed(struct rfi_tar *t, const char *what, struct rfi_error *err)
 static int set_text(struct rfi_tar *t, struct rfi_tar_text *x, const char *text, size_t n, struct rfi_error *err)
 {
     rfi_grow_cut(&x->text, 0);
-    if (rfi_grow_add(&x->text, text, strnlen(text, n)) < 0 || rfi_grow_add(&x->text, "", 1) < 0)
+    if (rfi_grow_add(&x->text, text, n ? strnlen(text, n) : 0) < 0 || rfi_grow_add(&x->text, "", 1) < 0)
         return no_memory(t, err);
     x->set = true;
     return 0;
