@@ -214,3 +214,38 @@ Test(order_grid, large, .timeout = 120)
             free(ids);
         }
 }
+
+/* One view that goes to and fro between epochs, ranks and windows gives what a fresh one gives. */
+Test(order_grid, view_moves_freely, .timeout = 60)
+{
+    const uint64_t n = 3000;
+    struct rfi_order_source source = source_of(n);
+    for (unsigned k = 0; k < 6; k++) {
+        rf_order_options o = {.size = sizeof o, .world_size = 5, .batch = 4, .block_samples = 5, .window_blocks = 3};
+        struct rfi_order *order;
+        struct rfi_view *moving, *fresh;
+        uint64_t got[16], want[16], state = k;
+        o.shuffle = k % 2 ? RF_SHUFFLE_FULL : RF_SHUFFLE_BLOCK;
+        o.strategy = (rf_strategy)(k / 2);
+        cr_assert_eq(rfi_order_create(&o, &source, NULL, &order, NULL), 0);
+        cr_assert_eq(rfi_view_create(order, &moving, NULL), 0);
+        for (unsigned step = 0; step < 2000; step++) {
+            state = state * 6364136223846793005u + 1442695040888963407u;
+            uint64_t epoch = state >> 60 & 3, from = (state >> 20) % 600;
+            uint32_t rank = (uint32_t)(state >> 40) % 5, at_rank;
+            uint64_t at;
+            rfi_view_seek(moving, epoch, rank);
+            uint64_t count = rfi_view_fill(moving, from, 16, got);
+            cr_assert_eq(rfi_view_create(order, &fresh, NULL), 0);
+            rfi_view_seek(fresh, epoch, rank);
+            cr_assert_eq(rfi_view_fill(fresh, from, 16, want), count);
+            cr_assert_eq(memcmp(got, want, count * sizeof *got), 0, "case %u step %u", k, step);
+            if (count)
+                cr_assert_eq(rfi_view_locate(moving, epoch, got[0], &at_rank, &at), 0);
+            cr_assert(count == 0 || (at_rank == rank && at == from));
+            rfi_view_destroy(fresh);
+        }
+        rfi_view_destroy(moving);
+        rfi_order_destroy(order);
+    }
+}

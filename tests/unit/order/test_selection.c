@@ -95,6 +95,26 @@ Test(ranges, empty_rank_is_padded_from_the_epoch_order, .timeout = 10)
     close_fixture(&f);
 }
 
+/* With gaps the sequences end to end are shorter than the dataset: fillers wrap at their end. */
+Test(ranges, empty_rank_wraps_at_the_end_of_all_sequences, .timeout = 10)
+{
+    struct rfi_order_source source = plain(100);
+    rf_order_options o = some_options(3);
+    uint64_t ids[7];
+    uint8_t flags[7];
+    static const uint64_t want[7] = {10, 11, 50, 10, 11, 50, 10};
+    o.strategy = RF_RANGE;
+    o.ranges = "10:12,0:0,50:51";
+    o.allow_gaps = 1;
+    o.tail = RF_TAIL_PAD;
+    o.batch = 7;
+    struct fixture f = open_fixture(&o, &source);
+    rfi_view_seek(f.view, 0, 1);
+    cr_assert_eq(rfi_view_batch(f.view, 0, ids, flags), 7);
+    cr_assert_eq(memcmp(ids, want, sizeof ids), 0);
+    close_fixture(&f);
+}
+
 /* ---- subsets ---- */
 
 static char path[64];
