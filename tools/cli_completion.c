@@ -61,13 +61,10 @@ int cli_completion_main(FILE *out)
     fputs(script_head, out);
     fputs("    if [[ $COMP_CWORD -eq 1 ]]; then\n        mapfile -t COMPREPLY < <(compgen -W '", out);
     for (const struct cli_verb *v = cli_verbs; v->name; v++)
-        if (v->run)
-            fprintf(out, "%s ", v->name);
+        fprintf(out, "%s ", v->name);
     fputs("help --help --version' -- \"$word\")\n        return\n    fi\n    case ${COMP_WORDS[1]} in\n", out);
     for (const struct cli_verb *v = cli_verbs; v->name; v++) {
         char name[32], help[] = "--help";
-        if (!v->run)
-            continue;
         snprintf(name, sizeof name, "%s", v->name);
         char *argv[] = {name, help, NULL};
         cli_frame.verb = v;

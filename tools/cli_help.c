@@ -73,8 +73,7 @@ void cli_help_main(FILE *out)
           "One shared-memory data loader for all GPUs of a server.\n\nVerbs:\n",
           out);
     for (const struct cli_verb *v = cli_verbs; v->name; v++)
-        if (v->run)
-            fprintf(out, "  %-10s %s\n", v->name, v->summary);
+        fprintf(out, "  %-10s %s\n", v->name, v->summary);
     fputs("\nDATASET is one or more paths: files, directories, quoted globs, or an index (.rfi).\n"
           "'ringfeed VERB --help' says more, and so do the man pages. 'ringfeed --version' prints the version.\n"
           "Exit status: 0 done, 1 failed, 2 wrong usage.\n",

@@ -65,7 +65,7 @@ static void footer(FILE *out, const char *but)
         between = ",\n";
     }
     for (const struct cli_verb *v = cli_verbs; v->name; v++) {
-        if (!v->run || (but && !strcmp(but, v->name)))
+        if (but && !strcmp(but, v->name))
             continue;
         fprintf(out, "%s.BR ringfeed\\-%s (1)", between, v->name);
         between = ",\n";
@@ -101,8 +101,6 @@ void cli_man_main(FILE *out)
         ".SH VERBS\n",
         out);
     for (const struct cli_verb *v = cli_verbs; v->name; v++) {
-        if (!v->run)
-            continue;
         fprintf(out, ".TP\n.B %s\n", v->name);
         roff(out, v->summary);
         fputc('\n', out);

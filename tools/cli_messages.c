@@ -64,7 +64,7 @@ int cli_usage(const char *fmt, ...)
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     size_t n = strlen(text);
-    snprintf(tail, sizeof tail, "%s See 'ringfeed %s%s--help'", n && text[n - 1] == '.' ? "" : ".",
+    snprintf(tail, sizeof tail, "%s See 'ringfeed %s%s--help'", n && strchr(".?", text[n - 1]) ? "" : ".",
              cli_frame.verb ? cli_frame.verb->name : "", cli_frame.verb ? " " : "");
     write_line(text, tail);
     return CLI_USAGE;

@@ -17,12 +17,7 @@ static void hold_standard_files(void)
 static const char *next_verb(void *ctx)
 {
     const struct cli_verb **at = ctx;
-    while ((*at)->name) {
-        const struct cli_verb *v = (*at)++;
-        if (v->run)
-            return v->name;
-    }
-    return NULL;
+    return (*at)->name ? (*at)++->name : NULL;
 }
 
 static int no_such_verb(const char *name)

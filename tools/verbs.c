@@ -5,19 +5,18 @@
 
 #include <string.h>
 
-#define WEAK __attribute__((weak))
-int verb_index(int argc, char **argv) WEAK;
-int verb_inspect(int argc, char **argv) WEAK;
-int verb_cat(int argc, char **argv) WEAK;
-int verb_samples(int argc, char **argv) WEAK;
-int verb_order(int argc, char **argv) WEAK;
-int verb_serve(int argc, char **argv) WEAK;
-int verb_attach(int argc, char **argv) WEAK;
-int verb_stat(int argc, char **argv) WEAK;
-int verb_verify(int argc, char **argv) WEAK;
-int verb_plan(int argc, char **argv) WEAK;
-int verb_ls(int argc, char **argv) WEAK;
-int verb_gc(int argc, char **argv) WEAK;
+int verb_index(int argc, char **argv);
+int verb_inspect(int argc, char **argv);
+int verb_cat(int argc, char **argv);
+int verb_samples(int argc, char **argv);
+int verb_order(int argc, char **argv);
+int verb_serve(int argc, char **argv);
+int verb_attach(int argc, char **argv);
+int verb_stat(int argc, char **argv);
+int verb_verify(int argc, char **argv);
+int verb_plan(int argc, char **argv);
+int verb_ls(int argc, char **argv);
+int verb_gc(int argc, char **argv);
 
 const struct cli_verb cli_verbs[] = {
     {"index", "DATASET… -o FILE.rfi", "scan a dataset once and write its index",
@@ -67,7 +66,7 @@ const struct cli_verb cli_verbs[] = {
 const struct cli_verb *cli_verb_find(const char *name)
 {
     for (const struct cli_verb *v = cli_verbs; v->name; v++)
-        if (v->run && !strcmp(v->name, name))
+        if (!strcmp(v->name, name))
             return v;
     return NULL;
 }

@@ -33,6 +33,22 @@ LAUNCHER_PREFIXES = ("SLURM_", "OMPI_", "PMI_", "MPI_")
 LAUNCHER_NAMES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--every", type=int, default=1, metavar="N", help="of each test's parameters, only every Nth")
+
+
+def pytest_collection_modifyitems(config, items):
+    """--every N thins out large grids for slow builds; a test without parameters always runs."""
+    seen, kept, dropped = {}, [], []
+    for item in items:
+        key = (item.path, getattr(item, "originalname", item.name))
+        seen[key] = seen.get(key, -1) + 1
+        (dropped if seen[key] % config.getoption("--every") else kept).append(item)
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = kept
+
+
 def find_command():
     """Path of the command under test; fails, never skips: a missing command is a failed build."""
     given = os.environ.get("RINGFEED")
