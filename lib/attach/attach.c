@@ -12,10 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { DEFAULT_TIMEOUT_MS = 30000, RETRY_NS = 5000000 };
+enum { DEFAULT_TIMEOUT_MS = 30000, RETRY_NS = 5000000, EXCHANGE_MS = 10000 };
 
 void rf_attach_options_init(rf_attach_options *o)
 {
@@ -40,6 +41,12 @@ int rfi_trainer_check(struct rf_trainer *t)
             "this handle belongs to process %d, and this is a forked child (%d). Attach in the process "
             "that trains",
             (int)t->pid, (int)getpid());
+    if (t->broken)
+        return rfi_trainer_fail(
+            t, EPIPE,
+            "the last request of rank %u to the server of run '%s' had no answer, so its position is "
+            "not known. Attach again",
+            t->ring.rank, t->run.segment.name);
     return 0;
 }
 
@@ -65,11 +72,12 @@ static int map_arena(struct rf_trainer *t, bool writable, struct rfi_error *err)
     t->arena = rfi_run_arena(&t->run, t->local);
     if (!writable)
         return 0;
-    char object[96];
-    snprintf(object, sizeof object, "/ringfeed.%s.data", t->run.segment.name);
-    int fd = shm_open(object, O_RDWR | O_CLOEXEC, 0);
+    char path[64]; /* through the descriptor we have: the name may be another run's by now */
+    snprintf(path, sizeof path, "/proc/self/fd/%d", t->run.segment.data_fd);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
     if (fd < 0)
-        return rfi_fail(err, errno, "cannot open /dev/shm%s writable: %s", object, strerror(errno));
+        return rfi_fail(err, errno, "cannot open the payload of run '%s' writable: %s", t->run.segment.name,
+                        strerror(errno));
     void *p = mmap(NULL, c->arena_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
                    (off_t)(c->arena_first + c->arena_stride * t->local));
     close(fd);
@@ -88,7 +96,12 @@ static void take_position(struct rf_trainer *t)
     atomic_store_explicit(&tr->want, 0, memory_order_relaxed);
     atomic_store_explicit(&tr->waiting, 0, memory_order_relaxed);
     t->n_generations = 0; /* looked up by the next `next` */
-    t->epoch = t->run.config.start_epoch;
+    struct rfi_generation g;
+    uint64_t batch;
+    rfi_ring_generation(&t->ring, t->next, &g);
+    t->epoch = g.epoch;
+    if (t->len && t->next < g.end_ticket)
+        rfi_run_content(&g, t->next, t->len, &t->epoch, &batch);
 }
 
 static int attach_once(const char *name, uint32_t rank, bool writable, struct rf_trainer *t, struct rfi_error *err)
@@ -125,8 +138,11 @@ static int attach_once(const char *name, uint32_t rank, bool writable, struct rf
 
 static void unmap(struct rf_trainer *t)
 {
-    if (t->sock >= 0)
+    if (t->sock >= 0) {
+        if (getpid() == t->pid) /* a forked child may have a copy: end the lease, not just our descriptor */
+            shutdown(t->sock, SHUT_RDWR);
         close(t->sock);
+    }
     if (t->tr_page)
         munmap(t->tr_page, RFI_TRAINER_BYTES);
     if (t->bell_page)
@@ -167,8 +183,11 @@ int rf_attach(const char *name, uint32_t rank, const rf_attach_options *o, rf_tr
         struct rf_trainer *t = blank();
         if (!t)
             return rfi_fail(err, ENOMEM, "out of memory");
+        uint64_t now = rfi_now_ns();
+        t->exchange_ms = now < until ? (int)((until - now) / 1000000u) + 1 : 1000;
         int rc = attach_once(name, rank, o->writable, t, err);
         if (rc == 0) {
+            t->exchange_ms = EXCHANGE_MS;
             *ret = t;
             return 0;
         }
@@ -201,6 +220,11 @@ const struct rfi_run_view *rfi_trainer_run(const rf_trainer *t)
 const struct rfi_dataset *rfi_trainer_dataset(const rf_trainer *t)
 {
     return t->dataset;
+}
+
+void rfi_trainer_interrupt_by(rf_trainer *t, const volatile sig_atomic_t *flag)
+{
+    t->interrupt = flag;
 }
 
 const char *rf_trainer_error(const rf_trainer *t)

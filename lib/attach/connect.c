@@ -1,6 +1,7 @@
 /* The trainer's side of the socket: the lease and its few requests. */
 #include "attach/trainer.h"
 
+#include "base/clock.h"
 #include "run/wire.h"
 
 #include <errno.h>
@@ -9,24 +10,43 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { EXCHANGE_MS = 10000 };
+/* 1: the reply to request `seq` is in *r; 0: it did not come in time; -1: the connection is over. */
+static int await_reply(struct rf_trainer *t, uint32_t seq, struct rfi_reply *r)
+{
+    uint64_t until = rfi_now_ns() + (uint64_t)t->exchange_ms * 1000000u;
+    for (;;) {
+        struct pollfd p = {.fd = t->sock, .events = POLLIN};
+        uint64_t now = rfi_now_ns();
+        if (now >= until)
+            return 0;
+        int ready = poll(&p, 1, (int)((until - now) / 1000000u) + 1);
+        if (ready < 0 && errno != EINTR)
+            return -1;
+        if (ready <= 0)
+            continue;
+        if (recv(t->sock, r, sizeof *r, MSG_DONTWAIT) != (ssize_t)sizeof *r)
+            return -1;
+        if (r->seq == seq)
+            return 1;
+    }
+}
 
 static int exchange(struct rf_trainer *t, uint32_t op, uint32_t rank, uint64_t epoch, struct rfi_reply *r,
                     struct rfi_error *err)
 {
-    struct rfi_request q = {.magic = RFI_WIRE_MAGIC, .op = op, .rank = rank, .epoch = epoch};
+    struct rfi_request q = {.magic = RFI_WIRE_MAGIC, .op = op, .rank = rank, .seq = ++t->seq, .epoch = epoch};
     memcpy(q.nonce, t->run.segment.nonce, sizeof q.nonce);
     ssize_t n = send(t->sock, &q, sizeof q, MSG_NOSIGNAL);
-    struct pollfd p = {.fd = t->sock, .events = POLLIN};
-    int ready = 0;
-    while (n == (ssize_t)sizeof q && (ready = poll(&p, 1, EXCHANGE_MS)) < 0 && errno == EINTR)
-        ;
-    if (ready == 0 && n == (ssize_t)sizeof q)
-        return rfi_fail(err, ETIMEDOUT,
-                        "the server of run '%s' (process %lld) did not answer within %d s. Is it stopped?",
-                        t->run.segment.name, (long long)t->run.segment.owner_pid, EXCHANGE_MS / 1000);
-    n = ready > 0 ? recv(t->sock, r, sizeof *r, 0) : -1;
-    if (n != (ssize_t)sizeof *r)
+    int ready = n == (ssize_t)sizeof q ? await_reply(t, q.seq, r) : -1;
+    if (ready == 0) {
+        t->broken = true; /* the server may still do it: only a new handle knows where the ring stands */
+        return rfi_fail(
+            err, ETIMEDOUT,
+            "the server of run '%s' (process %lld) did not answer within %d ms. Is it stopped? Attach again "
+            "when it runs",
+            t->run.segment.name, (long long)t->run.segment.owner_pid, t->exchange_ms);
+    }
+    if (ready < 0)
         return rfi_fail(err, EPIPE,
                         "the server of run '%s' (process %lld) has ended. Start it again with `ringfeed serve`",
                         t->run.segment.name, (long long)t->run.segment.owner_pid);
@@ -42,6 +62,9 @@ int rfi_trainer_connect(struct rf_trainer *t, uint32_t rank, struct rfi_error *e
     t->sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (t->sock < 0)
         return rfi_fail(err, errno, "cannot make a unix socket: %s", strerror(errno));
+    /* A full backlog (a stopped server) must not hold us for ever. */
+    struct timeval limit = {.tv_sec = t->exchange_ms / 1000, .tv_usec = t->exchange_ms % 1000 * 1000 + 1};
+    setsockopt(t->sock, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
     if (connect(t->sock, (struct sockaddr *)&address, length) < 0)
         return rfi_fail(
             err, errno == ECONNREFUSED ? ENOENT : errno,

@@ -150,6 +150,8 @@ static int wait_ready(struct rf_trainer *t, int timeout_ms, enum rfi_take *ret)
             return 0;
         if (only_we_can_help(t))
             return deadlock(t);
+        if (t->interrupt && *t->interrupt)
+            return rfi_trainer_fail(t, EINTR, "interrupted while waiting for a batch of rank %u", t->ring.rank);
         if (now >= until)
             return timed_out(t, timeout_ms);
         rfi_ring_wait(&t->ring, t->next, rfi_min(until - now, SLICE_NS));
@@ -256,6 +258,7 @@ int rf_next(rf_trainer *t, int timeout_ms, rf_batch *ret)
     rc = describe(t, slot, ret);
     if (rc < 0)
         return rc;
+    atomic_store_explicit(&tr->heartbeat_ns, rfi_now_ns(), memory_order_relaxed);
     count_wait(t, hit, waited, slot->n_samples);
     take(t, slot->epoch);
     return RF_OK;
@@ -323,6 +326,12 @@ static int seek(struct rf_trainer *t, uint64_t epoch)
     int rc = rfi_trainer_exchange(t, RFI_OP_SEEK, epoch, &cut);
     if (rc < 0)
         return rc;
+    if (cut < t->released || cut > t->next + 2 * (uint64_t)t->ring.depth) {
+        t->broken = true;
+        return rfi_trainer_fail(
+            t, EPROTO, "the server of run '%s' answered with ticket %" PRIu64 ", which cannot be. Attach again",
+            t->run.segment.name, cut);
+    }
     t->epoch = epoch;
     skip_to(t, cut);
     return 0;

@@ -22,8 +22,8 @@ static double rate(const _Atomic uint64_t *w)
     return d >= 0 && d < 1e300 ? d : 0;
 }
 
-/* The value below which the share q of all waits lies: the bucket's upper bound. */
-static double quantile_us(const struct rfi_trainer_shared *t, double q)
+/* The value below which the share q of all waits lies: the bucket's upper bound, at most `most`. */
+static double quantile_us(const struct rfi_trainer_shared *t, double q, double most)
 {
     uint64_t total = 0, seen = 0;
     for (unsigned i = 0; i < RFI_WAIT_BUCKETS; i++)
@@ -31,7 +31,7 @@ static double quantile_us(const struct rfi_trainer_shared *t, double q)
     for (unsigned i = 0; i < RFI_WAIT_BUCKETS && total; i++) {
         seen += word(&t->wait_histogram[i]);
         if ((double)seen >= q * (double)total)
-            return (double)rfi_wait_bucket_ns(i) * 1e-3;
+            return (double)rfi_wait_bucket_ns(i) * 1e-3 < most ? (double)rfi_wait_bucket_ns(i) * 1e-3 : most;
     }
     return 0;
 }
@@ -46,7 +46,7 @@ static rf_status rank_status(const struct rfi_run_view *r, uint32_t i, uint64_t 
     uint64_t last = word(&t->heartbeat_ns);
     if (last == 0)
         return RF_STATUS_UNKNOWN;
-    return now - last > (uint64_t)r->config.heartbeat_ms * 1000000u ? RF_STATUS_IDLE : RF_STATUS_ACTIVE;
+    return now > last && now - last > (uint64_t)r->config.heartbeat_ms * 1000000u ? RF_STATUS_IDLE : RF_STATUS_ACTIVE;
 }
 
 static void read_rank(const struct rfi_run_view *r, uint32_t i, uint64_t now, rf_rank_stat *s)
@@ -68,9 +68,9 @@ static void read_rank(const struct rfi_run_view *r, uint32_t i, uint64_t now, rf
     s->bytes_per_s = rate(&r->ranks[i].rate_bytes);
     s->prefetch_hits = word(&t->hits);
     s->prefetch_misses = word(&t->misses);
-    s->wait_us_p50 = quantile_us(t, 0.5);
-    s->wait_us_p99 = quantile_us(t, 0.99);
     s->wait_us_max = (double)word(&t->wait_max_ns) * 1e-3;
+    s->wait_us_p50 = quantile_us(t, 0.5, s->wait_us_max);
+    s->wait_us_p99 = quantile_us(t, 0.99, s->wait_us_max);
     s->ready = rfi_ring_ready(ring);
     s->local_samples = word(&ring->sh->local_samples);
     s->remote_samples = word(&ring->sh->remote_samples);

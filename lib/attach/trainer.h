@@ -6,6 +6,7 @@
 #include "run/run.h"
 
 #include <ringfeed/ringfeed.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -16,6 +17,10 @@ struct rf_trainer {
     uint32_t local; /* index of our rank on this server */
     uint32_t incarnation;
     int sock;
+    uint32_t seq; /* of the last request */
+    int exchange_ms; /* how long the server may take to answer */
+    bool broken; /* a request's outcome is unknown: the handle can only be detached */
+    const volatile sig_atomic_t *interrupt; /* non-zero: `next` gives up waiting; may be NULL */
     pid_t pid; /* who attached: a forked child may not use the handle */
     uint64_t next; /* ticket that `next` takes */
     uint64_t released; /* every ticket below has been given back */

@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "segment/room.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -30,6 +31,16 @@ static int bind_arenas(void *ctx, unsigned char *control, unsigned char *data, s
     return 0;
 }
 
+/* The bell of a ring: its node's, or, where no worker lives, one that a worker sleeps on. */
+static uint32_t bell_node(const struct rfi_coordinator *c, uint32_t rank)
+{
+    uint32_t node = c->placement.rank_node[rank];
+    for (uint32_t w = 0; w < c->plan.config.workers; w++)
+        if (c->placement.worker_node[w] == node)
+            return node;
+    return c->placement.worker_node[0];
+}
+
 static int make_segment(struct rfi_coordinator *c)
 {
     struct rfi_segment s;
@@ -42,7 +53,7 @@ static int make_segment(struct rfi_coordinator *c)
     /* The copy comes first: opening the rings reads their nodes. */
     struct rfi_ring_shared *rings = rfi_segment_region(&s, RFI_R_RINGS);
     for (uint32_t i = 0; i < c->plan.config.ranks; i++)
-        rings[i].node = c->placement.rank_node[i];
+        rings[i].node = bell_node(c, i);
     rc = rfi_run_open(&s, true, &c->plan.config, &c->run, c->err);
     if (rc < 0) {
         rfi_segment_destroy(&s);
@@ -75,7 +86,7 @@ static int make_rings(struct rfi_coordinator *c)
         struct rfi_generation g = {.epoch = c->o->start_epoch,
                                    .end_ticket = rfi_end_ticket(c, i, 0, c->o->start_epoch)};
         rfi_ring_init(&c->run.rings[i], &g);
-        c->run.rings[i].sh->node = c->placement.rank_node[i];
+        c->run.rings[i].sh->node = bell_node(c, i);
         c->run.ranks[i].len = rfi_order_len(c->order, c->plan.config.first_rank + i);
         c->run.ranks[i].node = c->topology.nodes[c->placement.rank_node[i]].os_node;
     }
@@ -147,6 +158,8 @@ int rfi_birth(struct rfi_coordinator *c)
     if (rc == 0)
         rc = rfi_placement_plan(&c->topology, c->plan.config.ranks, c->plan.config.workers, &c->placement, c->err);
     if (rc == 0)
+        rc = rfi_room_check(0, c->plan.staging_bytes + c->plan.size.control_bytes + c->plan.size.data_bytes, c->err);
+    if (rc == 0)
         rc = make_segment(c);
     if (rc == 0)
         rc = make_rings(c);
@@ -156,6 +169,7 @@ int rfi_birth(struct rfi_coordinator *c)
         rc = rfi_run_own(&c->run, c->err);
     if (rc < 0)
         return rc;
+    c->owns = true;
     c->run.coordinator->pid = getpid();
     c->setup = (struct rfi_worker_setup){.run = &c->run,
                                          .dataset = c->dataset,
@@ -172,6 +186,8 @@ void rfi_death(struct rfi_coordinator *c)
     for (uint32_t q = 0; c->staging && q < c->plan.config.queues; q++)
         if (c->staging[q])
             munmap(c->staging[q], (uint64_t)c->plan.config.queue_depth * RFI_STAGING_BYTES);
+    if (c->owns)
+        rfi_run_disown(&c->run);
     if (c->plan.order)
         rfi_order_destroy(c->plan.order);
     if (c->dataset)

@@ -7,15 +7,16 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+enum { KILL_WAIT_MS = 2000 };
 enum { BACKOFF_FIRST_NS = 10000000, BACKOFF_MOST_NS = 1000000000 };
 
 static void set_state(struct rfi_coordinator *c, uint32_t w, enum rfi_worker_state state)
@@ -76,12 +77,21 @@ static int start(struct rfi_coordinator *c, uint32_t w)
         become_worker(c, w, parent);
     if (pid < 0)
         return -errno;
-    child->pid = pid;
     child->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    int rc = child->pidfd < 0 ? -errno : rfi_watch(c, child->pidfd, RFI_EV_CHILD, w);
+    if (rc < 0) { /* nobody would see it die: it must not run */
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+        if (child->pidfd >= 0)
+            close(child->pidfd);
+        child->pidfd = -1;
+        return rc;
+    }
+    child->pid = pid;
     atomic_store_explicit(&record->pid, pid, memory_order_relaxed);
     set_state(c, w, RFI_WORKER_RUNNING);
     atomic_fetch_add_explicit(&c->run.coordinator->live_workers, 1, memory_order_relaxed);
-    return child->pidfd < 0 ? -errno : rfi_watch(c, child->pidfd, RFI_EV_CHILD, w);
+    return 0;
 }
 
 int rfi_children_start(struct rfi_coordinator *c)
@@ -110,7 +120,10 @@ void rfi_child_exited(struct rfi_coordinator *c, uint32_t w)
 {
     struct rfi_child *child = &c->children[w];
     int status = 0;
-    if (child->pid <= 0 || waitpid(child->pid, &status, WNOHANG) != child->pid)
+    if (child->pid <= 0)
+        return;
+    pid_t reaped = waitpid(child->pid, &status, WNOHANG);
+    if (reaped != child->pid && !(reaped < 0 && errno == ECHILD))
         return;
     rfi_unwatch(c, child->pidfd); /* by hand: a worker being forked may still have a copy of it */
     close(child->pidfd);
@@ -205,7 +218,7 @@ static void step_drain(struct rfi_coordinator *c, uint32_t w)
     if (rc == 0)
         return;
     if (child->drain_fd >= 0)
-        epoll_ctl(c->epfd, EPOLL_CTL_DEL, child->drain_fd, NULL);
+        rfi_unwatch(c, child->drain_fd);
     child->drain_fd = -1;
     if (rc < 0) {
         c->failed = rfi_fail(c->err, -rc, "cannot drain the io_uring of dead worker %u: %s", w, strerror(-rc));
@@ -223,8 +236,9 @@ void rfi_children_step(struct rfi_coordinator *c)
         if (child->state == RFI_WORKER_BACKOFF && rfi_now_ns() >= child->start_at_ns) {
             atomic_fetch_add_explicit(&c->run.coordinator->restarts, 1, memory_order_relaxed);
             if (start(c, w) < 0) { /* out of processes, perhaps: counts as a death, tried again later */
-                child->deaths_in_row++;
                 child->start_at_ns = rfi_now_ns() + BACKOFF_MOST_NS;
+                if (++child->deaths_in_row > c->run.config.max_restarts)
+                    give_up(c, w);
             }
         }
     }
@@ -241,6 +255,11 @@ bool rfi_children_busy(const struct rfi_coordinator *c)
 void rfi_children_stop(struct rfi_coordinator *c)
 {
     c->stopping = true;
+    for (uint32_t w = 0; w < c->run.config.workers; w++)
+        if (c->children[w].drain_fd >= 0) { /* not stepped any more: it would only keep us awake */
+            rfi_unwatch(c, c->children[w].drain_fd);
+            c->children[w].drain_fd = -1;
+        }
     atomic_store_explicit(&c->run.coordinator->stop, 1, memory_order_release);
     for (uint32_t n = 0; n < c->run.config.nodes; n++)
         rfi_bell_ring((struct rfi_bell_shared *)rfi_segment_region(&c->run.segment, RFI_R_BELLS) + n);
@@ -260,7 +279,14 @@ void rfi_children_kill(struct rfi_coordinator *c)
         if (c->children[w].state != RFI_WORKER_RUNNING)
             continue;
         kill(c->children[w].pid, SIGKILL);
-        waitpid(c->children[w].pid, NULL, 0);
         set_state(c, w, RFI_WORKER_STOPPED);
+        /* A worker stuck in the kernel (a hung device) dies when it can: it holds nothing of ours by name. */
+        struct pollfd p = {.fd = c->children[w].pidfd, .events = POLLIN};
+        if (poll(&p, 1, KILL_WAIT_MS) > 0)
+            waitpid(c->children[w].pid, NULL, WNOHANG);
+        else
+            rfi_log(RFI_LOG_WARNING,
+                    "worker %u (pid %d) does not die: a device hangs. Its memory comes back when it does", w,
+                    (int)c->children[w].pid);
     }
 }

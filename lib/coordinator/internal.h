@@ -46,10 +46,12 @@ struct rfi_coordinator {
     struct rfi_child *children;
     struct rfi_lease *leases;
     int pending[RFI_PENDING]; /* connections that have not said who they are */
+    uint32_t next_pending;
     int epfd, sigfd, listener, parent_pidfd;
     uint64_t rated_ns;
     uint64_t *rated; /* last counts: samples and bytes a rank, then samples a worker */
     bool stopping;
+    bool owns; /* the owner mutex is locked */
     int failed; /* negative errno: the run cannot go on */
     struct rfi_error *err;
 };

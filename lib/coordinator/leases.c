@@ -37,29 +37,38 @@ int rfi_leases_open(struct rfi_coordinator *c)
     return rfi_watch(c, c->listener, RFI_EV_LISTEN, 0);
 }
 
-void rfi_lease_accept(struct rfi_coordinator *c)
+__attribute__((format(printf, 6, 7))) static void reply(int sock, uint32_t seq, int status, uint32_t incarnation,
+                                                        uint64_t ticket, const char *fmt, ...)
 {
-    int sock = accept4(c->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (sock < 0)
-        return;
-    for (uint32_t i = 0; i < RFI_PENDING; i++)
-        if (c->pending[i] < 0) {
-            c->pending[i] = sock;
-            rfi_watch(c, sock, RFI_EV_PENDING, i);
-            return;
-        }
-    close(sock); /* 64 silent strangers: the newest loses and may come again */
-}
-
-__attribute__((format(printf, 5, 6))) static void reply(int sock, int status, uint32_t incarnation, uint64_t ticket,
-                                                        const char *fmt, ...)
-{
-    struct rfi_reply r = {.status = status, .incarnation = incarnation, .ticket = ticket};
+    struct rfi_reply r = {.status = status, .incarnation = incarnation, .seq = seq, .ticket = ticket};
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(r.text, sizeof r.text, fmt, ap);
     va_end(ap);
     (void)!send(sock, &r, sizeof r, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+void rfi_lease_accept(struct rfi_coordinator *c)
+{
+    int sock = accept4(c->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (sock < 0)
+        return;
+    struct ucred peer = {.uid = (uid_t)-1};
+    socklen_t n = sizeof peer;
+    getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &peer, &n);
+    uint32_t i = c->next_pending++ % RFI_PENDING; /* the oldest silent one loses its place */
+    if (peer.uid != geteuid() && peer.uid != 0) {
+        reply(sock, 0, -EACCES, 0, 0, "run '%s' belongs to user %u, not to user %u", c->o->name, (unsigned)geteuid(),
+              (unsigned)peer.uid);
+        close(sock);
+        return;
+    }
+    if (c->pending[i] >= 0) {
+        rfi_unwatch(c, c->pending[i]);
+        close(c->pending[i]);
+    }
+    c->pending[i] = sock;
+    rfi_watch(c, sock, RFI_EV_PENDING, i);
 }
 
 static bool lease_alive(const struct rfi_lease *l)
@@ -113,11 +122,11 @@ static int check_request(struct rfi_coordinator *c, int sock, const struct rfi_r
 {
     const struct rfi_config_shared *f = &c->run.config;
     if (q->magic != RFI_WIRE_MAGIC || memcmp(q->nonce, c->run.segment.nonce, sizeof q->nonce) != 0) {
-        reply(sock, -EPROTO, 0, 0, "the request is not for this run. Attach again");
+        reply(sock, q->seq, -EPROTO, 0, 0, "the request is not for this run. Attach again");
         return -1;
     }
     if (q->rank < f->first_rank || q->rank - f->first_rank >= f->ranks) {
-        reply(sock, -ERANGE, 0, 0, "no rank %u in run '%s': it holds ranks %u to %u. Correct --rank", q->rank,
+        reply(sock, q->seq, -ERANGE, 0, 0, "no rank %u in run '%s': it holds ranks %u to %u. Correct --rank", q->rank,
               c->o->name, f->first_rank, f->first_rank + f->ranks - 1);
         return -1;
     }
@@ -134,7 +143,7 @@ static bool grant(struct rfi_coordinator *c, int sock, const struct rfi_request 
         return false;
     struct rfi_lease *l = &c->leases[rank];
     if (l->sock >= 0 && lease_alive(l)) {
-        reply(sock, -EBUSY, 0, 0,
+        reply(sock, q->seq, -EBUSY, 0, 0,
               "rank %u of run '%s' already has a trainer: process %d lives. Use another rank or end that "
               "process",
               q->rank, c->o->name, (int)l->pid);
@@ -142,14 +151,10 @@ static bool grant(struct rfi_coordinator *c, int sock, const struct rfi_request 
     }
     rfi_lease_end(c, rank);
     getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &peer, &n);
-    if (peer.uid != geteuid() && peer.uid != 0) {
-        reply(sock, -EACCES, 0, 0, "run '%s' belongs to user %u, not to user %u", c->o->name, (unsigned)geteuid(),
-              (unsigned)peer.uid);
-        return false;
-    }
     int pidfd = peer_pidfd(sock, peer.pid);
     if (pidfd < 0) {
-        reply(sock, -ESRCH, 0, 0, "process %d is not visible to the server (another pid namespace?)", (int)peer.pid);
+        reply(sock, q->seq, -ESRCH, 0, 0, "process %d is not visible to the server (another pid namespace?)",
+              (int)peer.pid);
         return false;
     }
     *l = (struct rfi_lease){.sock = sock, .pidfd = pidfd, .pid = peer.pid, .ever = true};
@@ -158,7 +163,7 @@ static bool grant(struct rfi_coordinator *c, int sock, const struct rfi_request 
     atomic_store_explicit(&c->run.ranks[rank].pid, peer.pid, memory_order_release);
     rfi_watch(c, sock, RFI_EV_SOCK, rank);
     rfi_watch(c, pidfd, RFI_EV_TRAINER, rank);
-    reply(sock, 0, incarnation, 0, "%s", "");
+    reply(sock, q->seq, 0, incarnation, 0, "%s", "");
     return true;
 }
 
@@ -179,22 +184,23 @@ void rfi_lease_pending(struct rfi_coordinator *c, uint32_t index)
 }
 
 /* A cut: from the next ticket on, the ring stands at batch 0 of `epoch`. */
-static void seek(struct rfi_coordinator *c, uint32_t rank, uint64_t epoch)
+static void seek(struct rfi_coordinator *c, uint32_t rank, uint32_t seq, uint64_t epoch)
 {
     struct rfi_ring *r = &c->run.rings[rank];
     int sock = c->leases[rank].sock;
     uint64_t end = c->o->start_epoch + c->o->epochs;
     if (epoch < c->o->start_epoch || (c->o->epochs && epoch >= end)) {
-        reply(sock, -ERANGE, 0, 0,
+        reply(sock, seq, -ERANGE, 0, 0,
               "epoch %llu is not served: the run has epochs %llu to %llu. Start it with more --epochs",
-              (unsigned long long)epoch, (unsigned long long)c->o->start_epoch, (unsigned long long)(end - 1));
+              (unsigned long long)epoch, (unsigned long long)c->o->start_epoch,
+              (unsigned long long)(c->o->epochs ? end - 1 : UINT64_MAX));
         return;
     }
     uint64_t cut = rfi_ring_hold(r);
     struct rfi_generation g = {.first_ticket = cut, .epoch = epoch, .end_ticket = rfi_end_ticket(c, rank, cut, epoch)};
     rfi_ring_append(r, cut, &g);
     rfi_bell_ring(r->bell);
-    reply(sock, 0, 0, cut, "%s", "");
+    reply(sock, seq, 0, 0, cut, "%s", "");
 }
 
 void rfi_lease_message(struct rfi_coordinator *c, uint32_t rank)
@@ -214,9 +220,9 @@ void rfi_lease_message(struct rfi_coordinator *c, uint32_t rank)
     if (check_request(c, sock, &q, &named) < 0)
         return;
     if (named == rank && q.op == RFI_OP_SEEK)
-        seek(c, rank, q.epoch);
+        seek(c, rank, q.seq, q.epoch);
     else
-        reply(sock, -EPROTO, 0, 0, "the server does not know this request. Use the same version on both sides");
+        reply(sock, q.seq, -EPROTO, 0, 0, "the server does not know this request. Use the same version on both sides");
 }
 
 bool rfi_leases_done(const struct rfi_coordinator *c)

@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "plan/arena.h"
 #include "plan/plan.h"
 #include "plan/source.h"
@@ -32,8 +33,12 @@ static uint64_t memory_available(void)
 static bool choose_direct(const struct rfi_serve_options *o, bool possible)
 {
     rf_dataset_info info;
+    if (o->direct == RF_ON && !possible)
+        rfi_log(RFI_LOG_WARNING,
+                "--direct on: not every file takes O_DIRECT here (tmpfs, some network file systems), so "
+                "all are read buffered");
     if (o->direct != RF_AUTO)
-        return o->direct == RF_ON;
+        return o->direct == RF_ON && possible;
     rfi_dataset_info(o->dataset, &info);
     return possible && o->engine != RF_ENGINE_NULL && info.bytes > memory_available() / 2;
 }

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -27,12 +28,25 @@ void rfi_unwatch(struct rfi_coordinator *c, int fd)
     epoll_ctl(c->epfd, EPOLL_CTL_DEL, fd, NULL);
 }
 
+/* Two descriptors a trainer, one a worker, and the files of the dataset: as many as we may have. */
+static void raise_files(void)
+{
+    struct rlimit lim;
+    if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
+        lim.rlim_cur = lim.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &lim);
+    }
+}
+
 static int open_loop(struct rfi_coordinator *c)
 {
+    raise_files();
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP); /* the terminal is gone: end cleanly */
+    signal(SIGCHLD, SIG_DFL); /* ignored by who started us, the kernel would reap workers behind our back */
     sigprocmask(SIG_BLOCK, &set, NULL);
     c->epfd = epoll_create1(EPOLL_CLOEXEC);
     c->sigfd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);

@@ -26,7 +26,7 @@ struct rfi_serve_options {
 };
 
 /* Serves until every rank is through, or a signal. 0: done or stopped cleanly; negative errno. Blocks
- * SIGINT, SIGTERM and SIGCHLD in the calling process. */
+ * SIGINT, SIGTERM and SIGHUP in the calling process and sets SIGCHLD to its default. */
 int rfi_serve(const struct rfi_serve_options *o, struct rfi_error *err);
 
 /* The numbers of a run before anything starts: fills the config (and the order's memory need). */

@@ -95,7 +95,8 @@ static int check_config(struct rfi_run_view *r, struct rfi_error *err)
     struct rfi_run_size size;
     bool ok = r->segment.n_regions == RFI_N_REGIONS && c.ranks && c.depth && c.arena_bytes <= UINT64_MAX / 4 &&
               c.align >= 512 && !(c.align & (c.align - 1)) && c.arena_bytes && c.arena_bytes % c.align == 0 &&
-              c.nodes <= RFI_BELL_BYTES / sizeof(struct rfi_bell_shared) && c.nodes && c.n_fields < 65536 && c.batch &&
+              c.nodes <= RFI_BELL_BYTES / sizeof(struct rfi_bell_shared) && c.nodes && c.queues &&
+              c.queues == c.workers && c.queue_depth && c.queue_depth <= 4096 && c.n_fields < 65536 && c.batch &&
               c.fixed_bytes <= UINT64_MAX / 4;
     ok = ok && rfi_run_size(&c, r->segment.regions[RFI_R_DATASET].bytes, r->segment.regions[RFI_R_MEMBERSHIP].bytes,
                             &size, err) == 0;
@@ -217,6 +218,11 @@ int rfi_run_own(struct rfi_run_view *r, struct rfi_error *err)
         rc = pthread_mutex_lock(m);
     pthread_mutexattr_destroy(&attr);
     return rc ? rfi_fail(err, rc, "cannot make the owner mutex: %s", strerror(rc)) : 0;
+}
+
+void rfi_run_disown(struct rfi_run_view *r)
+{
+    pthread_mutex_unlock((pthread_mutex_t *)(void *)r->coordinator->owner);
 }
 
 void rfi_run_arrays(const struct rfi_run_view *r, uint32_t ring, uint32_t slot, struct rfi_arrays *ret)

@@ -13,7 +13,7 @@
 /* One bit a queue in a slot's writers mask, one queue a worker. */
 enum { RFI_MAX_WORKERS = 64 };
 
-enum { RFI_BELL_BYTES = 4096, RFI_TRAINER_BYTES = 4096, RFI_RECORDER_ENTRIES = 4096 };
+enum { RFI_BELL_BYTES = 8192, RFI_TRAINER_BYTES = 4096, RFI_RECORDER_ENTRIES = 4096 };
 
 struct rfi_run_view {
     struct rfi_segment segment;
@@ -55,6 +55,8 @@ int rfi_run_attach(const char *name, bool map_data, struct rfi_run_view *ret, st
 bool rfi_run_orphaned(const struct rfi_run_view *r);
 /* The parent takes the owner mutex, for life. */
 int rfi_run_own(struct rfi_run_view *r, struct rfi_error *err);
+/* Before the mapping goes: the thread's list of robust mutexes must not lead into it. */
+void rfi_run_disown(struct rfi_run_view *r);
 
 /* A slot's descriptor arrays. */
 struct rfi_arrays {

@@ -17,7 +17,7 @@ enum rfi_wire_op { RFI_OP_ATTACH = 1, RFI_OP_SEEK = 2 /* this rank goes to batch
 struct rfi_request {
     uint32_t magic, op;
     uint32_t rank; /* global */
-    uint32_t pad;
+    uint32_t seq; /* of this connection; comes back in the reply */
     uint64_t nonce[2];
     uint64_t epoch;
 };
@@ -25,8 +25,9 @@ struct rfi_request {
 struct rfi_reply {
     int32_t status; /* 0 or negative errno */
     uint32_t incarnation;
+    uint32_t seq, pad;
     uint64_t ticket; /* SEEK: first ticket of the new generation */
-    char text[496];
+    char text[488];
 };
 
 static inline socklen_t rfi_wire_address(const char *name, const uint64_t nonce[2], struct sockaddr_un *ret)

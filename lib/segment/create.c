@@ -40,6 +40,21 @@ int rfi_segment_layout(const struct rfi_region_request *requests, uint32_t n, st
     return 0;
 }
 
+/* A serve of this name that was killed between making the object and its first word leaves an empty one.
+ * Only the name that we were told to take is looked at so: gc never removes an empty object. */
+static bool remove_empty(const char *object)
+{
+    struct stat st;
+    int fd = rfi_object_open(object, O_RDWR);
+    if (fd < 0)
+        return false;
+    bool empty = rfi_owner_lock(fd) && rfi_same_object(object, fd) && fstat(fd, &st) == 0 && st.st_size == 0;
+    if (empty)
+        shm_unlink(object);
+    close(fd);
+    return empty;
+}
+
 /* Opens the name exclusively, taking it over from a dead owner. Leaves the locked descriptor in *ret_lock. */
 static int take_name(const char *name, const char *object, int *ret_fd, int *ret_lock, struct rfi_error *err)
 {
@@ -52,7 +67,7 @@ static int take_name(const char *name, const char *object, int *ret_fd, int *ret
                                 "the name '%s' is taken: its owner lives (see `ringfeed ls`). Choose another "
                                 "name or stop that run",
                                 name);
-            if (rc < 0 && rc != -ENOENT)
+            if (rc < 0 && rc != -ENOENT && !(rc == -EPROTO && remove_empty(object)))
                 return rc;
             continue;
         }
@@ -159,7 +174,7 @@ static int make_objects(struct rfi_segment *s, const char *control, const char *
                         rfi_segment_bind_fn bind, void *ctx, struct rfi_error *err)
 {
     uint64_t total = s->control_bytes + s->data_bytes;
-    int rc = rfi_room_check(total, err);
+    int rc = rfi_room_check(total, total, err);
     if (rc < 0)
         return rc;
     if (ftruncate(s->control_fd, (off_t)s->control_bytes) < 0)

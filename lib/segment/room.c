@@ -108,7 +108,22 @@ int rfi_room_shm(uint64_t *ret_free, uint64_t *ret_size, struct rfi_error *err)
     return 0;
 }
 
-int rfi_room_check(uint64_t bytes, struct rfi_error *err)
+/* The kernel's estimate of what can be had without swapping. */
+static uint64_t available(void)
+{
+    char line[128];
+    unsigned long long kb = 0;
+    FILE *f = fopen("/proc/meminfo", "re");
+    if (!f)
+        return UINT64_MAX;
+    while (fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %llu kB", &kb) == 1)
+            break;
+    fclose(f);
+    return kb ? kb * 1024 : UINT64_MAX;
+}
+
+int rfi_room_check(uint64_t bytes, uint64_t memory_bytes, struct rfi_error *err)
 {
     uint64_t shm_free, shm_size;
     int rc = rfi_room_shm(&shm_free, &shm_size, err);
@@ -120,11 +135,16 @@ int rfi_room_check(uint64_t bytes, struct rfi_error *err)
                         " are free. Enlarge it (mount -o remount,size=…; docker run --shm-size=…), lower "
                         "--prefetch, --ring-bytes or --batch, or remove dead runs with `ringfeed gc`",
                         bytes, shm_free, shm_size);
-    uint64_t cgroup = rfi_room_cgroup();
-    if (bytes > cgroup)
+    uint64_t cgroup = rfi_room_cgroup(), machine = available();
+    if (memory_bytes > machine)
+        return rfi_fail(err, ENOSPC,
+                        "not enough memory: %" PRIu64 " bytes are needed, %" PRIu64
+                        " are available. Lower --prefetch, --ring-bytes, --batch or --queue-depth",
+                        memory_bytes, machine);
+    if (memory_bytes > cgroup)
         return rfi_fail(err, ENOSPC,
                         "not enough memory in this control group: %" PRIu64 " bytes are needed, %" PRIu64
                         " are allowed. Raise the group's limit or lower --prefetch, --ring-bytes or --batch",
-                        bytes, cgroup);
+                        memory_bytes, cgroup);
     return 0;
 }

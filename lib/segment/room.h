@@ -12,5 +12,6 @@ uint64_t rfi_room_cgroup(void);
 /* Bytes free in /dev/shm, and its size. */
 int rfi_room_shm(uint64_t *ret_free, uint64_t *ret_size, struct rfi_error *err);
 
-/* -ENOSPC with both numbers when `bytes` do not fit. */
-int rfi_room_check(uint64_t bytes, struct rfi_error *err);
+/* -ENOSPC with both numbers when `shm_bytes` do not fit in /dev/shm, or `memory_bytes` (all that will be
+ * allocated, those included) in this control group or in what the machine has available. */
+int rfi_room_check(uint64_t shm_bytes, uint64_t memory_bytes, struct rfi_error *err);

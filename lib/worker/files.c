@@ -92,10 +92,12 @@ static int open_file(const struct rfi_files *f, uint32_t file, int *ret_fd, bool
     struct rfi_file info;
     struct stat st;
     rfi_dataset_file(f->dataset, file, &info);
-    int fd = open(info.path, O_RDONLY | O_CLOEXEC | (f->direct ? O_DIRECT : 0));
+    /* O_NONBLOCK: a FIFO in a file's place must not hold us; on regular files it means nothing. */
+    const int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    int fd = open(info.path, flags | (f->direct ? O_DIRECT : 0));
     *ret_direct = f->direct && fd >= 0;
     if (fd < 0 && errno == EINVAL && f->direct)
-        fd = open(info.path, O_RDONLY | O_CLOEXEC);
+        fd = open(info.path, flags);
     if (fd < 0)
         return errno;
     struct rfi_dio dio;
@@ -103,7 +105,7 @@ static int open_file(const struct rfi_files *f, uint32_t file, int *ret_fd, bool
         fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_DIRECT);
         *ret_direct = false;
     }
-    if (fstat(fd, &st) < 0 || (uint64_t)st.st_size < info.bytes) {
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size < info.bytes) {
         close(fd);
         return ESTALE;
     }

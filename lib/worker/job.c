@@ -136,7 +136,8 @@ static void shape_flight(struct rfi_jobs *j, struct rfi_job *job, const struct r
     f->job = job;
     f->need_from = from;
     f->copy_to = NULL;
-    if (!f->file->direct) {
+    f->direct = f->file->direct;
+    if (!f->direct) {
         f->need_to = rfi_min(end, from + RFI_PIECE_BYTES);
         f->offset = from;
         f->bytes = (uint32_t)(f->need_to - from);
@@ -232,7 +233,7 @@ static void land(struct rfi_jobs *j, uint32_t tag)
 static void continue_flight(struct rfi_jobs *j, uint32_t tag, uint64_t got_to)
 {
     struct rfi_flight *f = &j->flights[tag];
-    uint64_t from = f->file->direct ? rfi_align_down(got_to, j->run->config.align) : got_to;
+    uint64_t from = f->direct ? rfi_align_down(got_to, j->run->config.align) : got_to;
     f->dest += from - f->offset;
     f->bytes -= (uint32_t)(from - f->offset);
     f->offset = from;
@@ -253,8 +254,9 @@ static void copy_staged(struct rfi_flight *f, uint64_t to)
 static bool retry_buffered(struct rfi_jobs *j, uint32_t tag)
 {
     struct rfi_flight *f = &j->flights[tag];
-    if (!f->file->direct || rfi_files_buffered(&j->files, f->file) != 0)
+    if (!f->direct || (f->file->direct && rfi_files_buffered(&j->files, f->file) != 0))
         return false;
+    f->direct = false;
     queue_flight(j, tag);
     return true;
 }
@@ -274,7 +276,8 @@ static void complete(struct rfi_jobs *j, const struct rfi_completion *c)
     } else {
         uint64_t to = f->offset + (uint64_t)c->result, a = j->run->config.align;
         copy_staged(f, rfi_min(to, f->need_to));
-        bool at_end = c->result == 0 || (f->file->direct && to % a != 0);
+        /* A direct read stops inside a block only at the end; asking again from its start gives the same. */
+        bool at_end = c->result == 0 || (f->direct && rfi_align_down(to, a) <= f->offset);
         if (to < f->need_to && !at_end && !job->error) {
             continue_flight(j, c->tag, to);
             return;

@@ -32,6 +32,7 @@ struct rfi_job {
 struct rfi_flight {
     struct rfi_job *job;
     struct rfi_open_file *file;
+    bool direct; /* how it was asked for: the file may have been turned buffered since */
     unsigned char *dest; /* where the read lands */
     uint64_t offset; /* file offset of dest[0] */
     uint32_t bytes; /* asked for */

@@ -97,7 +97,6 @@ void rfi_publish_job(struct rfi_jobs *j, struct rfi_job *job)
         slot->error_offset = job->error_offset;
         slot->error_sample = failed_sample(j, job);
         add(&j->record->errors, 1);
-        add(&r->sh->errors, 1);
         rfi_ring_publish_error(r, j->worker, &job->claim, 0);
         return;
     }
@@ -105,8 +104,5 @@ void rfi_publish_job(struct rfi_jobs *j, struct rfi_job *job)
     add(&j->record->samples, job->n_samples);
     add(&j->record->bytes, job->payload_bytes);
     add(&j->record->load_ns, now - job->claimed_ns);
-    add(&r->sh->samples, job->n_samples);
-    add(&r->sh->bytes, job->payload_bytes);
-    add(slot->remote ? &r->sh->remote_samples : &r->sh->local_samples, job->n_samples);
     rfi_ring_publish(r, j->worker, &job->claim);
 }

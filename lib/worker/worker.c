@@ -56,11 +56,17 @@ static bool claim_one(struct loop *l)
     uint32_t ranks = l->run->config.ranks, first = pick_ring(l, 0);
     if (first == UINT32_MAX)
         return false;
-    if (rfi_jobs_claim(&l->jobs, first) > 0)
-        return true;
-    for (uint32_t k = 1; k < ranks; k++)
-        if (rfi_jobs_claim(&l->jobs, (first + k) % ranks) > 0)
+    for (uint32_t k = 0; k < ranks; k++) {
+        uint32_t ring = (first + k) % ranks;
+        int rc = rfi_jobs_claim(&l->jobs, ring);
+        if (rc > 0)
             return true;
+        if (rc < 0) {
+            static int said;
+            rfi_log_once(&said, RFI_LOG_ERROR, "worker %u cannot claim for ring %u: errno %d: %s", l->jobs.worker, ring,
+                         -rc, l->jobs.contents[ring].err.text);
+        }
+    }
     return false;
 }
 

@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include "attach/view.h"
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "check.h"
 #include "ring/ring.h"
@@ -133,7 +134,7 @@ static int take_one(struct attached *a, const struct attach_args *args, int *ret
     int rc = rf_next(a->trainer, args->timeout_given ? (int)args->timeout_ms : -1, &b);
     *ret_rc = rc;
     if (rc != RF_OK)
-        return rc < 0 ? cli_fail(rf_trainer_error(a->trainer)) : CLI_OK;
+        return rc < 0 && rc != -EINTR ? cli_fail(rf_trainer_error(a->trainer)) : CLI_OK;
     count_wait(t, rfi_now_ns() - from);
     if (args->check)
         check_batch(&a->check, &b);
@@ -156,8 +157,8 @@ static double wait_us(const struct tally *t, double share)
     uint64_t seen = 0;
     for (unsigned i = 0; i < RFI_WAIT_BUCKETS && t->batches; i++) {
         seen += t->histogram[i];
-        if ((double)seen >= share * (double)t->batches)
-            return (double)rfi_wait_bucket_ns(i) * 1e-3;
+        if ((double)seen >= share * (double)t->batches) /* the bucket's upper bound may lie above the longest */
+            return (double)rfi_min(rfi_wait_bucket_ns(i), t->wait_max_ns) * 1e-3;
     }
     return 0;
 }
@@ -231,6 +232,7 @@ static int attach(const char *name, const struct attach_args *args)
     int rc = RF_OK, code = open_all(&a, name, args);
     if (code == CLI_OK) {
         catch_signals();
+        rfi_trainer_interrupt_by(a.trainer, &interrupted);
         while (code == CLI_OK && rc == RF_OK && !interrupted && (!args->limit || a.tally.batches < args->limit))
             code = take_one(&a, args, &rc);
         if (summary(&a, args) != CLI_OK && code == CLI_OK)

@@ -35,7 +35,7 @@ static int open_file(struct check *c, uint32_t file, const char *path)
         return c->open[i].fd;
     if (c->open[i].fd >= 0)
         close(c->open[i].fd);
-    c->open[i].fd = open(path, O_RDONLY | O_CLOEXEC);
+    c->open[i].fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     c->open[i].file = file;
     return c->open[i].fd;
 }
