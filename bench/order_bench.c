@@ -13,7 +13,7 @@ enum { PIECE = 65536, ROUNDS = 7 };
 static uint64_t ids[PIECE];
 static volatile uint64_t sink; /* what is computed must be used */
 
-static void die(const char *what)
+static _Noreturn void die(const char *what)
 {
     fprintf(stderr, "order_bench: %s\n", what);
     exit(1);
@@ -50,7 +50,7 @@ static void bench_fill(const char *name, rf_order_options o, uint64_t n)
 {
     struct rfi_order_source source = {.samples = n, .mean_bytes = 110000};
     struct rfi_order *order;
-    struct rfi_view *view;
+    struct rfi_view *view = NULL;
     double best = 1e9;
     if (rfi_order_create(&o, &source, NULL, &order, NULL) < 0 || rfi_view_create(order, &view, NULL) < 0)
         die("no memory");
