@@ -7,7 +7,7 @@ build_packages=(gcc libc6-dev meson ninja-build pkg-config liburing-dev libhwloc
     libxxhash-dev)
 # shellcheck disable=SC2034
 test_packages=(g++ clang clang-format libclang-rt-14-dev libcriterion-dev binutils python3 python3-numpy python3-pytest
-    shellcheck spin ccache groff-base bash-completion util-linux git)
+    shellcheck spin ccache groff-base bash-completion util-linux)
 
 as_root() {
     if [[ $(id -u) -eq 0 ]]; then
