@@ -1,0 +1,251 @@
+"""Deaths and stops: of the parent, of trainers, of workers; signals at random instants. The storm of worker kills
+is tests/multi/storm.py."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import time
+
+import pytest
+
+from conftest import shm_objects, wait_gone
+from delivery import Trainer, deliver, order_lines, verify_ok
+
+SLACK = 1.5  # seconds: the budgets are 50 and 100 ms; the machine may be busy
+
+
+def workers_of(serve):
+    return [int(p) for p in pathlib.Path(f"/proc/{serve.pid}/task/{serve.pid}/children").read_text().split()]
+
+
+def until(condition, seconds=30):
+    """Waits for a condition that another process brings about; its value."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, "the condition did not come"
+        os.sched_yield()
+
+
+def alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_a_killed_worker_is_replaced_and_nothing_is_lost(ringfeed, run_name, make):
+    made = make.files(n=200, sizes=(0, 40000))
+    order = ("--ranks", 2, "--batch", 3, "--shuffle", "full", *made.args)
+    serve = ringfeed.serve(made.path, run_name, *order, "--workers", 2)
+    first = workers_of(serve)
+    assert len(first) == 2
+    for i in range(5):
+        victim = workers_of(serve)[0]
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: len([w for w in workers_of(serve) if w != victim]) == 2)
+        stat = ringfeed.json("stat", run_name)
+        assert stat["restarts"] == i + 1 and sum(w["incarnation"] for w in stat["workers"]) == 2 + i + 1
+    run = [Trainer(ringfeed, run_name, rank) for rank in range(2)]
+    for t in run:
+        t.ok()
+    assert serve.wait() == 0
+    assert serve.stderr.count("was killed by signal 9; its batches are read again") == 5
+    lines = [line for t in run for line in t.lines()]
+    wanted = order_lines(ringfeed, made.path, *order)
+    assert sorted(lines) == sorted(wanted)
+
+
+def test_max_restarts_ends_the_run_with_a_message(ringfeed, run_name, make):
+    """No trainer, so no batch after the first ones: deaths in a row without a published batch."""
+    made = make.raw(n=50)
+    serve = ringfeed.serve(made.path, run_name, *made.args, "--workers", 1, "--max-restarts", 3)
+    trainer = Trainer(ringfeed, run_name, 0, "--limit", 1)
+    trainer.ok()
+    seen = set()
+    while serve.process.poll() is None and len(seen) < 20:
+        for pid in workers_of(serve):
+            if pid not in seen:
+                seen.add(pid)
+                os.kill(pid, signal.SIGKILL)
+                wait_gone(pid, 10)
+    assert serve.wait() == 1
+    assert "--max-restarts 3" in serve.stderr and len(seen) <= 6
+    assert not [name for name in shm_objects() if run_name in name]
+
+
+def test_a_stopped_worker_is_named_and_goes_on(ringfeed, run_name, make, tmp_path):
+    made = make.raw(n=60)
+    order = ("--batch", 2, "--shuffle", "full", "--epochs", 2, *made.args)
+    serve = ringfeed.serve(made.path, run_name, *order, "--workers", 1, "--heartbeat-ms", 50)
+    (worker,) = workers_of(serve)
+    os.kill(worker, signal.SIGSTOP)
+    ids = tmp_path / "ids"
+    done = ringfeed("attach", run_name, "--rank", 0, "--ids", ids, "--check", "--timeout-ms", 300)
+    assert done.returncode == 1
+    assert "within 300 ms" in done.stderr and run_name in done.stderr
+    until(lambda: ringfeed.json("stat", run_name)["workers"][0]["status"] == "slow")
+    os.kill(worker, signal.SIGCONT)
+    ringfeed.ok("attach", run_name, "--rank", 0, "--ids", ids, "--check")
+    assert serve.wait() == 0 and "killed" not in serve.stderr
+    assert ids.read_text().splitlines() == order_lines(ringfeed, made.path, *order)
+
+
+def test_a_killed_trainer_is_followed_at_the_first_unreleased_batch(ringfeed, run_name, make, tmp_path):
+    made = make.files(n=300, sizes=(0, 3000))
+    order = ("--ranks", 2, "--batch", 3, "--shuffle", "full", "--epochs", 2, *made.args)
+    serve = ringfeed.serve(made.path, run_name, *order, "--workers", 2)
+    ids = [tmp_path / "ids-0", tmp_path / "ids-1"]
+    rng, kills = random.Random(5), 0
+    for rank in (0, 1):
+        for _ in range(12):
+            trainer = Trainer(ringfeed, run_name, rank, "--step-ms", 1, ids=ids[rank])
+            before = ids[rank].stat().st_size if ids[rank].exists() else 0
+            until(lambda: ids[rank].exists() and ids[rank].stat().st_size > before or trainer.run.process.poll() is not None)
+            time.sleep(rng.random() * 0.01)
+            trainer.run.send(signal.SIGKILL)
+            kills += trainer.run.wait() == -signal.SIGKILL
+        Trainer(ringfeed, run_name, rank, ids=ids[rank]).ok()
+    assert serve.wait() == 0 and kills >= 20
+    wanted = order_lines(ringfeed, made.path, *order)
+    for rank in (0, 1):
+        lines = ids[rank].read_text().splitlines()
+        assert list(dict.fromkeys(lines)) == [w for w in wanted if int(w.split()[1]) == rank]
+    verify_ok(ringfeed, made.path, ids, *order)
+
+
+def test_a_rank_that_a_killed_trainer_held_is_free_at_once(ringfeed, run_name, make):
+    """Also when the next one asks while the parent is being told of the death."""
+    made = make.raw(n=2000)
+    serve = ringfeed.serve(made.path, run_name, *made.args, "--epochs", 0)
+    for _ in range(40):
+        trainer = Trainer(ringfeed, run_name, 0)
+        until(lambda: trainer.lines())
+        trainer.run.send(signal.SIGKILL)
+        trainer.run.wait()
+        summary = ringfeed.json("attach", run_name, "--rank", 0, "--limit", 1)
+        assert summary["batches"] == 1
+    serve.send(signal.SIGTERM)
+    assert serve.wait() == 0
+
+
+def test_the_parents_death_is_told_to_trainers_and_workers(ringfeed, run_name, make):
+    made = make.raw(n=1000)
+    order = ("--ranks", 3, *made.args)
+    serve = ringfeed.serve(made.path, run_name, *order, "--epochs", 0, "--workers", 3)
+    workers = workers_of(serve)
+    assert len(workers) == 3
+    for pid in workers:  # so that rank 0 has to wait for a batch
+        os.kill(pid, signal.SIGSTOP)
+    run = [Trainer(ringfeed, run_name, 0), Trainer(ringfeed, run_name, 1, "--step-ms", 1), Trainer(ringfeed, run_name, 2)]
+    until(lambda: all(r["status"] != "unknown" for r in ringfeed.json("stat", run_name)["ranks"]))
+    started = time.monotonic()
+    serve.send(signal.SIGKILL)
+    for pid in workers:
+        wait_gone(pid, 10)
+    assert time.monotonic() - started < SLACK and not any(alive(pid) for pid in workers)
+    for t in run:
+        assert t.run.wait(10) == 1
+        assert f"the server of run '{run_name}' (process {serve.pid}) died" in t.run.stderr
+    assert time.monotonic() - started < SLACK
+    serve.wait()
+    (entry,) = [r for r in ringfeed.json("ls")["runs"] if r["name"] == run_name]
+    assert entry["owner"] == "dead" and entry["pid"] == serve.pid
+    assert ringfeed.json("stat", run_name)["state"] == "dead"
+    ringfeed.fails("attach", run_name, "--rank", 0, "--timeout-ms", 100, says=[run_name, "is dead", "gc"])
+    lines, _ = deliver(ringfeed, made.path, run_name, range(3), *order)  # the name at once
+    assert lines == order_lines(ringfeed, made.path, *order)
+
+
+def test_gc_removes_the_dead_and_spares_the_living(ringfeed, new_name, make):
+    made = make.raw(n=100)
+    living, dead = new_name(), new_name()
+    serves = {name: ringfeed.serve(made.path, name, *made.args) for name in (living, dead)}
+    serves[dead].send(signal.SIGKILL)
+    serves[dead].wait()
+    removed = ringfeed.json("gc")["removed"]
+    assert dead in [r["name"] for r in removed] and living not in [r["name"] for r in removed]
+    assert [r["bytes"] > 0 for r in removed if r["name"] == dead] == [True]
+    names = {r["name"]: r["owner"] for r in ringfeed.json("ls")["runs"]}
+    assert names.get(living) == "alive" and dead not in names
+    ringfeed.ok("attach", living, "--rank", 0)
+    assert serves[living].wait() == 0
+
+
+def test_a_dead_run_whose_trainer_still_reads_can_be_replaced(ringfeed, run_name, make):
+    """Batches taken stay valid in the old mapping: old pages are never reused."""
+    made = make.raw(n=100, record_bytes=4096)
+    order = ("--batch", 4, *made.args)
+    serve = ringfeed.serve(made.path, run_name, *order)
+    slow = Trainer(ringfeed, run_name, 0, "--step-ms", 400, "--limit", 2)
+    until(lambda: sum(ringfeed.json("stat", run_name)["ranks"][0][word] for word in ("prefetch_hits", "prefetch_misses")))
+    serve.send(signal.SIGKILL)
+    serve.wait()
+    lines, _ = deliver(ringfeed, made.path, run_name, [0], *order, "--shuffle", "full")
+    assert len(lines) == 100
+    assert slow.run.wait() == 1 and "died" in slow.run.stderr and "check:" not in slow.run.stderr
+
+
+def catches(pid, number):
+    """Whether the process handles or blocks the signal: before that, any signal is the loader's and libc's."""
+    masks = {"SigCgt": 0, "SigBlk": 0}
+    try:
+        for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+            word, _, value = line.partition(":")
+            if word in masks:
+                masks[word] = int(value, 16)
+    except OSError:
+        return True
+    return any(mask >> (number - 1) & 1 for mask in masks.values())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_at_any_instant_ends_serve_cleanly(ringfeed, new_name, make, number):
+    """From the first instant at which the command can know of it: while scanning, making the segment, starting
+    workers, serving."""
+    made = make.files(n=300, sizes=(0, 2000))
+    rng = random.Random(int(number))
+    for i in range(30):
+        name = new_name()
+        serve = ringfeed.start("serve", made.path, "--name", name, "--ranks", 2, "--epochs", 0, "--workers", 2)
+        until(lambda: catches(serve.pid, number))
+        trainer = Trainer(ringfeed, name, 0) if i % 3 == 0 else None
+        time.sleep(rng.random() * 0.03)
+        serve.send(number)
+        if i % 2:
+            serve.send(number)
+        assert serve.wait(20) == 0, serve.stderr
+        assert not [o for o in shm_objects() if name in o]
+        if trainer:
+            trainer.run.send(signal.SIGTERM)
+            assert trainer.run.wait(20) in (1, -signal.SIGTERM)
+
+
+def test_a_second_signal_does_not_wait_for_a_stuck_worker(ringfeed, run_name, make):
+    made = make.raw(n=100)
+    serve = ringfeed.serve(made.path, run_name, *made.args, "--workers", 1)
+    (worker,) = workers_of(serve)
+    os.kill(worker, signal.SIGSTOP)
+    started = time.monotonic()
+    serve.send(signal.SIGTERM)
+    until(lambda: ringfeed("stat", run_name, "--json").stdout.find('"stopping"') > 0)
+    serve.send(signal.SIGINT)
+    assert serve.wait(20) == 0 and time.monotonic() - started < 2.4
+    assert not alive(worker)
+
+
+def test_a_clean_stop_is_told_to_trainers(ringfeed, run_name, make):
+    made = make.raw(n=100)
+    serve = ringfeed.serve(made.path, run_name, *made.args, "--epochs", 0)
+    trainer = Trainer(ringfeed, run_name, 0, "--step-ms", 1)
+    until(lambda: trainer.lines())
+    serve.send(signal.SIGINT)
+    assert serve.wait(20) == 0
+    assert trainer.run.wait(20) == 1
+    assert "was stopped" in trainer.run.stderr and str(serve.pid) in trainer.run.stderr
+    summary = json.loads(trainer.run.stdout)
+    assert summary["samples"] == len(trainer.lines()) and summary["check_errors"] == 0

@@ -1,0 +1,246 @@
+#!/usr/bin/python3
+"""storm.py [--kills N] [--variant NAME]... [--seed S]: workers are killed at random instants, some are stopped for
+a while, and now and then a trainer is killed and comes back; what is delivered must be what `order` says, byte by
+byte. The command is $RINGFEED. RF_STORM=1 means 10,000 kills.
+
+Half of the kills wait for an instant with reads in flight (io_uring's fdinfo shows it), because that is where a
+worker's death is dangerous: under O_DIRECT the device goes on writing into the ring after it."""
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import signal
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "cli"))
+from conftest import TOKEN, Made, Maker, Ringfeed, Sample, find_command, marked_processes, shm_objects, wait_gone  # noqa: E402
+from delivery import Trainer, key, order_lines  # noqa: E402
+
+RANKS = 2
+ROUND_SECONDS = int(os.environ.get("RF_STORM_ROUND_SECONDS", 180))
+VARIANTS = {
+    "uring": ("--engine", "uring", "--direct", "off"),
+    "direct": ("--engine", "uring", "--direct", "on", "--queue-depth", 64),
+    "direct-tight": ("--engine", "uring", "--direct", "on", "--queue-depth", 8, "--prefetch", 2),
+    "pread": ("--engine", "pread", "--direct", "off"),
+}
+
+
+def files_of_all_sizes(directory, rng, n=96):
+    made = Made(Maker(directory).files(n=0).path, [])
+    for i in range(n):
+        size = rng.choice([rng.randrange(0, 3000), rng.randrange(100000), rng.randrange(1500000), 512 * rng.randrange(900)])
+        made.samples.append(Sample({"data": rng.randbytes(size)}))
+        (made.path / f"{i:04d}.dat").write_bytes(made.samples[-1].data)
+    return made
+
+
+def forget_cache(made):
+    """Buffered reads of the next round come from the device again, at least in part."""
+    for path in made.path.iterdir():
+        fd = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+
+
+def children(pid):
+    try:
+        return [int(p) for p in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def ring_info(pid):
+    """Path of the worker's io_uring in /proc, or None: pread has none, and the dead have no files."""
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            if os.readlink(f"/proc/{pid}/fd/{fd}") == "anon_inode:[io_uring]":
+                return pathlib.Path(f"/proc/{pid}/fdinfo/{fd}")
+    except OSError:
+        pass
+    return None
+
+
+def in_flight(info):
+    """Reads that the kernel has taken and not completed."""
+    try:
+        words = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+        return (int(words["SqHead"], 0) - int(words["CqTail"], 0)) & 0xFFFFFFFF
+    except (OSError, KeyError, ValueError):
+        return 0
+
+
+def ended(started, seconds):
+    wait_gone(started.pid, seconds)
+    return started.process.poll() is not None
+
+
+class Storm:
+    def __init__(self, ringfeed, variant, kills, rng):
+        self.ringfeed, self.variant, self.wanted, self.rng = ringfeed, variant, kills, rng
+        self.kills = self.kills_in_flight = self.stops = self.trainer_kills = self.rounds = 0
+        self.stopped = None
+        self.finished = []
+
+    def wait_for_reads(self, pid):
+        info = ring_info(pid)
+        until = time.monotonic() + 0.02
+        while info and time.monotonic() < until:
+            if in_flight(info):
+                return True
+        return False
+
+    def hit_worker(self, serve):
+        """One kill, or one stop, of a worker that lives."""
+        workers = children(serve.pid)
+        if not workers:
+            return
+        pid = self.rng.choice(workers)
+        try:
+            fd = os.pidfd_open(pid)
+        except OSError:
+            return
+        try:
+            busy = self.rng.random() < 0.5 and self.wait_for_reads(pid)
+            if pid not in children(serve.pid):
+                return
+            if self.rng.random() < 0.08:
+                signal.pidfd_send_signal(fd, signal.SIGSTOP)
+                self.resume()
+                self.stopped, fd = fd, -1
+                self.stops += 1
+                return
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+            self.kills += 1
+            self.kills_in_flight += busy
+        except ProcessLookupError:
+            pass
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def resume(self):
+        """The worker that was stopped last goes on."""
+        if self.stopped is None:
+            return
+        try:
+            signal.pidfd_send_signal(self.stopped, signal.SIGCONT)
+        except ProcessLookupError:
+            pass
+        os.close(self.stopped)
+        self.stopped = None
+
+    def hit_trainer(self, serve, trainers, name, wanted):
+        """A trainer dies and another takes its rank, writing on in the same file."""
+        i = self.rng.randrange(len(trainers))
+        old = trainers[i]
+        if old.run.process.poll() is not None:
+            return
+        old.run.send(signal.SIGKILL)
+        if old.run.wait() != -signal.SIGKILL:
+            return
+        self.trainer_kills += 1
+        # Killed behind its last release: then the run may be over, and there is nothing to attach to.
+        if len(set(old.lines())) == sum(int(w.split()[1]) == old.rank for w in wanted) and ended(serve, 2):
+            self.finished.append(old)
+            trainers.remove(old)
+        else:
+            trainers[i] = Trainer(self.ringfeed, name, old.rank, ids=old.ids)
+
+    def round(self, made):
+        name = f"{TOKEN}-{self.variant}-{self.rounds}"
+        self.rounds += 1
+        order = ["--world-size", RANKS, "--batch", self.rng.choice([1, 2, 5]), "--shuffle", "full", "--seed",
+                 self.rng.randrange(1000), "--epochs", 4, *made.args]
+        forget_cache(made)
+        serve = self.ringfeed.serve(made.path, name, *order, *VARIANTS[self.variant], "--workers", 3,
+                                    "--max-restarts", 1000000)
+        trainers = [Trainer(self.ringfeed, name, rank) for rank in range(RANKS)]
+        wanted = order_lines(self.ringfeed, made.path, *order)
+        self.finished = []
+        until = time.monotonic() + ROUND_SECONDS
+        while any(t.run.process.poll() is None for t in trainers):
+            if time.monotonic() > until:
+                self.inquest(name, serve, trainers)
+            time.sleep(self.rng.random() ** 3 * 0.02)
+            self.resume()
+            if self.rng.random() < 0.02:
+                self.hit_trainer(serve, trainers, name, wanted)
+            elif self.kills < self.wanted:
+                self.hit_worker(serve)
+        self.resume()
+        self.judge(serve, trainers, wanted, made, order)
+
+    def inquest(self, name, serve, trainers):
+        """A hang is worth every word that can still be had."""
+        words = [f"{name} hangs after {self.kills} kills, {self.stops} stops", serve.stderr[-2000:]]
+        words.append(self.ringfeed("stat", name).stdout)
+        for pid in [serve.pid, *children(serve.pid), *(t.run.pid for t in trainers)]:
+            proc = pathlib.Path(f"/proc/{pid}")
+            if proc.exists():
+                state = [line for line in (proc / "status").read_text().splitlines() if line.startswith(("Name", "State"))]
+                words.append(f"{pid} {state} {(proc / 'syscall').read_text()}")
+        raise AssertionError("\n".join(words))
+
+    def judge(self, serve, trainers, wanted, made, order):
+        for t in trainers:
+            t.ok()
+        status = serve.wait()
+        assert status == 0, f"serve ended with {status}\n{serve.stderr[-3000:]}"
+        trainers = trainers + self.finished
+        for t in trainers:
+            lines = t.lines()
+            assert sorted(set(lines), key=key) == [w for w in wanted if int(w.split()[1]) == t.rank]
+            assert all(key(a) < key(b) or b in lines[: i + 1] for i, (a, b) in enumerate(zip(lines, lines[1:])))
+        self.ringfeed.ok("verify", "--dataset", made.path, *order, *(t.ids for t in trainers))
+        for t in trainers:
+            t.ids.unlink()
+        self.ringfeed.started.clear()
+
+    def run(self, made):
+        started = time.monotonic()
+        while self.kills < self.wanted:
+            self.round(made)
+        print(json.dumps({
+            "variant": self.variant, "kills": self.kills, "with_reads_in_flight": self.kills_in_flight,
+            "stops": self.stops, "trainers_killed": self.trainer_kills, "rounds": self.rounds,
+            "seconds": round(time.monotonic() - started, 1),
+        }), flush=True)
+        if "direct" in self.variant:
+            assert self.kills_in_flight * 10 >= self.kills, "hardly a kill met a read in flight"
+
+
+def leftovers():
+    for pid, _ in marked_processes():
+        wait_gone(pid, 10)
+    return marked_processes() + shm_objects()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=10000 if os.environ.get("RF_STORM") else 400)
+    parser.add_argument("--variant", action="append", choices=VARIANTS)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    args = parser.parse_args()
+    # LeakSanitizer looks at a process from a child of it, which must not be killed for a worker.
+    os.environ["ASAN_OPTIONS"] = os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"
+    variants = args.variant or list(VARIANTS)
+    rng = random.Random(args.seed)
+    print(f"seed {args.seed}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="ringfeed-storm-") as directory:
+        ringfeed = Ringfeed(find_command(), pathlib.Path(directory))
+        try:
+            made = files_of_all_sizes(pathlib.Path(directory), rng)
+            for variant in variants:
+                Storm(ringfeed, variant, -(-args.kills // len(variants)), rng).run(made)
+        finally:
+            ringfeed.end()
+    left = leftovers()
+    assert not left, f"left behind: {left}"
+
+
+main()
