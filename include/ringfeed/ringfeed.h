@@ -141,14 +141,7 @@ RF_PUBLIC const char *rf_dataset_error(const rf_dataset *d);
  * Order: what each rank gets, as pure functions of (dataset, options, epoch, rank, batch). */
 
 typedef enum rf_shuffle { RF_SHUFFLE_NONE, RF_SHUFFLE_FULL, RF_SHUFFLE_BLOCK } rf_shuffle;
-typedef enum rf_strategy {
-    RF_ROUND_ROBIN,
-    RF_CONTIGUOUS,
-    RF_HASH,
-    RF_RANGE,
-    RF_STRATIFIED,
-    RF_ADAPTIVE
-} rf_strategy;
+typedef enum rf_strategy { RF_ROUND_ROBIN, RF_CONTIGUOUS, RF_HASH, RF_RANGE, RF_STRATIFIED, RF_ADAPTIVE } rf_strategy;
 typedef enum rf_tail { RF_TAIL_UNEVEN, RF_TAIL_DROP, RF_TAIL_PAD } rf_tail;
 typedef enum rf_hash_key { RF_HASH_INDEX, RF_HASH_KEY, RF_HASH_LABEL } rf_hash_key;
 
@@ -196,9 +189,11 @@ RF_PUBLIC uint64_t rf_order_rank_samples(const rf_order *o, uint32_t rank);
 RF_PUBLIC uint64_t rf_order_len(const rf_order *o, uint32_t rank);
 /* Ids and flags (RF_FLAG_*) of one batch into arrays of `batch` entries each (`flags` may be NULL);
  * returns the number of samples, 0 past the last batch, or a negative errno. */
-RF_PUBLIC int64_t rf_order_batch(rf_order *o, uint64_t epoch, uint32_t rank, uint64_t batch, uint64_t *ids, uint8_t *flags);
+RF_PUBLIC int64_t rf_order_batch(rf_order *o, uint64_t epoch, uint32_t rank, uint64_t batch, uint64_t *ids,
+                                 uint8_t *flags);
 /* Ids of positions [from, from+count) of the rank's sequence (no tail rule); returns how many. */
-RF_PUBLIC int64_t rf_order_fill(rf_order *o, uint64_t epoch, uint32_t rank, uint64_t from, uint64_t count, uint64_t *ids);
+RF_PUBLIC int64_t rf_order_fill(rf_order *o, uint64_t epoch, uint32_t rank, uint64_t from, uint64_t count,
+                                uint64_t *ids);
 /* Inverse: which rank has sample `index` in `epoch`, and at which position of its sequence.
  * -ENOENT when it is in no rank's sequence. */
 RF_PUBLIC int rf_order_locate(rf_order *o, uint64_t epoch, uint64_t index, uint32_t *ret_rank, uint64_t *ret_position);
@@ -340,7 +335,13 @@ RF_PUBLIC const char *rf_trainer_field_name(const rf_trainer *t, uint32_t field)
 /* ------------------------------------------------------------------------------------------------
  * Statistics: one consistent-enough reading of a running segment, by anyone who may open it. */
 
-typedef enum rf_status { RF_STATUS_UNKNOWN, RF_STATUS_ACTIVE, RF_STATUS_IDLE, RF_STATUS_SLOW, RF_STATUS_FAILED } rf_status;
+typedef enum rf_status {
+    RF_STATUS_UNKNOWN,
+    RF_STATUS_ACTIVE,
+    RF_STATUS_IDLE,
+    RF_STATUS_SLOW,
+    RF_STATUS_FAILED
+} rf_status;
 
 typedef struct rf_rank_stat {
     uint32_t rank;

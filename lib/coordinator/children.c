@@ -47,7 +47,9 @@ static void become_worker(struct rfi_coordinator *c, uint32_t w, pid_t parent)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
         _exit(1);
-    signal(SIGINT, SIG_IGN); /* Ctrl-C goes to the whole group; the parent decides */
+    signal(SIGINT, SIG_IGN); /* Ctrl-C goes to the whole group, as a closed terminal does; the parent decides */
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGTERM, SIG_DFL);
     sigprocmask(SIG_SETMASK, &none, NULL);
     prctl(PR_SET_NAME, "ringfeed-worker");
     close_all(c);

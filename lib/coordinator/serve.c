@@ -119,8 +119,14 @@ static int wait_events(struct rfi_coordinator *c)
     struct epoll_event events[64];
     int asked = 0;
     int n = epoll_wait(c->epfd, events, 64, rfi_children_busy(c) ? DRAIN_TICK_MS : TICK_MS);
+    /* A signal to the whole group kills workers too: ours is looked at first, or they would be restarted. What
+     * is not looked at now comes again. */
     for (int i = 0; i < n; i++)
-        asked += dispatch(c, events[i].data.u64);
+        if (events[i].data.u64 >> 32 == RFI_EV_SIGNAL || events[i].data.u64 >> 32 == RFI_EV_PARENT)
+            asked += dispatch(c, events[i].data.u64);
+    for (int i = 0; i < n && !asked; i++)
+        if (events[i].data.u64 >> 32 != RFI_EV_SIGNAL && events[i].data.u64 >> 32 != RFI_EV_PARENT)
+            dispatch(c, events[i].data.u64);
     return asked;
 }
 

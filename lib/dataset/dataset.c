@@ -61,8 +61,9 @@ int rfi_dataset_adopt(const void *image, size_t bytes, enum rfi_owner owner, boo
     find_sections(d);
     d->paths = calloc(d->h.n_files + 1u, sizeof *d->paths);
     if (!d->paths || find_field_names(d) < 0) {
+        rc = rfi_fail(err, ENOMEM, "%s: out of memory for a table of %u files. Free some", what, d->h.n_files);
         rfi_dataset_close(d); /* still borrowed: the caller keeps the bytes on failure */
-        return rfi_fail(err, ENOMEM, "%s: out of memory for a table of %u files. Free some", what, d->h.n_files);
+        return rc;
     }
     d->owner = owner;
     *ret = d;

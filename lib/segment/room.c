@@ -125,7 +125,7 @@ static uint64_t available(void)
 
 int rfi_room_check(uint64_t bytes, uint64_t memory_bytes, struct rfi_error *err)
 {
-    uint64_t shm_free, shm_size;
+    uint64_t shm_free = 0, shm_size = 0;
     int rc = rfi_room_shm(&shm_free, &shm_size, err);
     if (rc < 0)
         return rc;

@@ -75,6 +75,7 @@ SEEDS = {"tar": tar_seeds, "npy": npy_seeds, "idx": idx_seeds, "image": image_se
 
 def main():
     mode, exe, kind, count = sys.argv[1:5]
+    exe = os.path.abspath(exe)
     count = int(count) * (100 if os.environ.get("RF_EXHAUSTIVE") == "1" else 1)
     with tempfile.TemporaryDirectory() as folder:
         seeds = []

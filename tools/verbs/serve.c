@@ -133,8 +133,8 @@ int verb_serve(int argc, char **argv)
     const struct cli_option own[] = {
         {"name", CLI_STRING, &a.name, .metavar = "NAME",
          .help = "name of the run, 1 to 64 of A-Z a-z 0-9 _ - (required)"},
-        {"workers", CLI_U64, &a.workers, .metavar = "N", .help = "worker processes, at most 64 (default: by cores and ranks)",
-         .max = RFI_MAX_WORKERS},
+        {"workers", CLI_U64, &a.workers, .metavar = "N",
+         .help = "worker processes, at most 64 (default: by cores and ranks)", .max = RFI_MAX_WORKERS},
         {"prefetch", CLI_U64, &a.prefetch, .metavar = "BATCHES",
          .help = "batches a ring, at least 2 (default 4, at most 64 MiB a rank)", .max = 4096},
         {"prefetch-samples", CLI_U64, &a.prefetch_samples, .metavar = "N",

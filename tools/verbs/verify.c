@@ -352,9 +352,9 @@ int verb_verify(int argc, char **argv)
     } else {
         v->order_given = given || v->order.world_given || v->order.ranks_given || v->order.first_given;
         rc = cli_order_resolve(&v->order);
+        if (rc == CLI_OK)
+            rc = run(v, &paths, &start_given);
     }
-    if (rc == CLI_OK)
-        rc = run(v, &paths, &start_given);
     for (int k = 0; k < RFI_N_FOUND; k++)
         for (uint64_t i = 0; i < v->n_named[k]; i++)
             free(v->named[k][i]);
