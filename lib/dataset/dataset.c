@@ -175,6 +175,11 @@ void rfi_dataset_file(const struct rfi_dataset *d, uint32_t f, struct rfi_file *
     *ret = (struct rfi_file){.path = path_of(d, f), .bytes = d->files[f].bytes, .mtime_ns = d->mtimes[f]};
 }
 
+uint64_t rfi_dataset_file_bytes(const struct rfi_dataset *d, uint32_t f)
+{
+    return d->files[f].bytes;
+}
+
 /* ---- extents ---- */
 
 static int checked(const struct rfi_dataset *d, uint32_t file, uint64_t offset, uint64_t bytes, struct rfi_extent *ret)

@@ -64,6 +64,9 @@ void rfi_dataset_info(const struct rfi_dataset *d, rf_dataset_info *ret);
  * that walks over a million files and wants to stay small uses rfi_dataset_path). Thread-safe. */
 void rfi_dataset_file(const struct rfi_dataset *d, uint32_t f, struct rfi_file *ret);
 
+/* Its size alone, without resolving the path. */
+uint64_t rfi_dataset_file_bytes(const struct rfi_dataset *d, uint32_t f);
+
 /* The same path into `buf`, without keeping anything; -ENAMETOOLONG when it does not fit. */
 int rfi_dataset_path(const struct rfi_dataset *d, uint32_t f, char *buf, size_t cap);
 

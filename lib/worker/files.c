@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -89,15 +90,17 @@ static uint32_t take_slot(struct rfi_files *f)
 
 static int open_file(const struct rfi_files *f, uint32_t file, int *ret_fd, bool *ret_direct)
 {
-    struct rfi_file info;
+    char path[PATH_MAX]; /* not kept: a worker that walks over a million files stays small */
     struct stat st;
-    rfi_dataset_file(f->dataset, file, &info);
+    int rc = rfi_dataset_path(f->dataset, file, path, sizeof path);
+    if (rc < 0)
+        return -rc;
     /* O_NONBLOCK: a FIFO in a file's place must not hold us; on regular files it means nothing. */
     const int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
-    int fd = open(info.path, flags | (f->direct ? O_DIRECT : 0));
+    int fd = open(path, flags | (f->direct ? O_DIRECT : 0));
     *ret_direct = f->direct && fd >= 0;
     if (fd < 0 && errno == EINVAL && f->direct)
-        fd = open(info.path, flags);
+        fd = open(path, flags);
     if (fd < 0)
         return errno;
     struct rfi_dio dio;
@@ -105,7 +108,7 @@ static int open_file(const struct rfi_files *f, uint32_t file, int *ret_fd, bool
         fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_DIRECT);
         *ret_direct = false;
     }
-    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size < info.bytes) {
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size < rfi_dataset_file_bytes(f->dataset, file)) {
         close(fd);
         return ESTALE;
     }
