@@ -32,8 +32,8 @@ int rfi_object_open(const char *object, int flags)
 {
     struct stat st;
     int fd = shm_open(object, flags | O_CLOEXEC | O_NONBLOCK, 0);
-    if (fd < 0)
-        return errno == ENXIO || errno == EISDIR || errno == ELOOP ? -EPROTO : -errno;
+    if (fd < 0) /* glibc says EINVAL of a directory */
+        return errno == ENXIO || errno == EISDIR || errno == EINVAL || errno == ELOOP ? -EPROTO : -errno;
     if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
         return fd;
     close(fd);
