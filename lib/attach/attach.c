@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { DEFAULT_TIMEOUT_MS = 30000, RETRY_NS = 5000000, EXCHANGE_MS = 10000 };
+enum { MARK_BYTES = 4096, DEFAULT_TIMEOUT_MS = 30000, RETRY_NS = 5000000, EXCHANGE_MS = 10000 };
 
 void rf_attach_options_init(rf_attach_options *o)
 {
@@ -33,9 +33,28 @@ int rfi_trainer_fail(struct rf_trainer *t, int code, const char *fmt, ...)
     return -code;
 }
 
+/* A page that the kernel empties in a forked child: asking it is a load, asking for the pid a syscall. */
+static uint32_t *map_mark(void)
+{
+    uint32_t *mark = mmap(NULL, MARK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mark == MAP_FAILED)
+        return NULL;
+    if (madvise(mark, MARK_BYTES, MADV_WIPEONFORK) < 0) {
+        munmap(mark, MARK_BYTES);
+        return NULL;
+    }
+    *mark = 1;
+    return mark;
+}
+
+static bool is_ours(const struct rf_trainer *t)
+{
+    return *t->mark == 1;
+}
+
 int rfi_trainer_check(struct rf_trainer *t)
 {
-    if (getpid() != t->pid)
+    if (!is_ours(t))
         return rfi_trainer_fail(
             t, EPERM,
             "this handle belongs to process %d, and this is a forked child (%d). Attach in the process "
@@ -139,7 +158,7 @@ static int attach_once(const char *name, uint32_t rank, bool writable, struct rf
 static void unmap(struct rf_trainer *t)
 {
     if (t->sock >= 0) {
-        if (getpid() == t->pid) /* a forked child may have a copy: end the lease, not just our descriptor */
+        if (is_ours(t)) /* a forked child may have a copy: end the lease, not just our descriptor */
             shutdown(t->sock, SHUT_RDWR);
         close(t->sock);
     }
@@ -153,17 +172,23 @@ static void unmap(struct rf_trainer *t)
         rfi_dataset_close(t->dataset);
     free(t->given_back);
     rfi_run_close(&t->run);
+    munmap(t->mark, MARK_BYTES);
     free(t);
 }
 
 static struct rf_trainer *blank(void)
 {
     struct rf_trainer *t = calloc(1, sizeof *t);
-    if (t) {
-        t->sock = -1;
-        t->pid = getpid();
-        t->run.segment.lock_fd = t->run.segment.control_fd = t->run.segment.data_fd = -1;
+    if (!t)
+        return NULL;
+    t->mark = map_mark();
+    if (!t->mark) {
+        free(t);
+        return NULL;
     }
+    t->sock = -1;
+    t->pid = getpid();
+    t->run.segment.lock_fd = t->run.segment.control_fd = t->run.segment.data_fd = -1;
     return t;
 }
 
@@ -204,7 +229,7 @@ int rf_detach(rf_trainer *t)
 {
     if (!t)
         return 0;
-    if (getpid() == t->pid) { /* a forked child only lets go of its copies */
+    if (is_ours(t)) { /* a forked child only lets go of its copies */
         atomic_store_explicit(&t->ring.tr->taken, t->released, memory_order_relaxed);
         atomic_store_explicit(&t->ring.tr->waiting, 0, memory_order_relaxed);
     }
