@@ -171,6 +171,7 @@ static void queue_flight(struct rfi_jobs *j, uint32_t tag)
         j->reader,
         &(struct rfi_read){.fd = f->file->fd, .dest = f->dest, .offset = f->offset, .bytes = f->bytes, .tag = tag});
     atomic_fetch_add_explicit(&j->record->reads, 1, memory_order_relaxed);
+    j->queued_bytes += f->bytes;
 }
 
 /* Issues one piece of the job. False: nothing was issued (an error, or no descriptor free right now). */

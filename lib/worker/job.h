@@ -55,6 +55,7 @@ struct rfi_jobs {
     struct rfi_flight *flights; /* [queue_depth] */
     uint32_t free_flight; /* chain */
     uint32_t in_flight;
+    uint64_t queued_bytes; /* asked for since the last submission */
 };
 
 int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint32_t worker);

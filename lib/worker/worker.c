@@ -70,20 +70,23 @@ static bool claim_one(struct loop *l)
     return false;
 }
 
-/* Claims while the queue is not full, batch by batch: what is claimed is handed to the kernel before the
- * next claim, so that workers share the work even when reads complete at once. */
+/* Claims while the queue is not full. What is claimed is handed to the kernel after this much, so that workers
+ * share the work even when reads complete at once, and small batches still share a system call. */
+enum { SUBMIT_BYTES = 128 << 10, SUBMIT_READS = 8 };
+
 static bool feed(struct loop *l)
 {
     bool any = false;
-    uint32_t half = l->jobs.reader->depth / 2;
+    uint32_t before = l->jobs.in_flight;
+    l->jobs.queued_bytes = 0;
     rfi_jobs_issue(&l->jobs);
-    while (!rfi_jobs_unissued(&l->jobs) && l->jobs.in_flight <= half && l->jobs.used < l->jobs.n_jobs) {
+    while (!rfi_jobs_unissued(&l->jobs) && l->jobs.in_flight < l->jobs.reader->depth && l->jobs.used < l->jobs.n_jobs) {
         if (!claim_one(l))
             break;
         any = true;
         rfi_jobs_issue(&l->jobs);
-        if (l->jobs.in_flight)
-            break; /* submit and look at completions first */
+        if (l->jobs.in_flight >= before + SUBMIT_READS || l->jobs.queued_bytes >= SUBMIT_BYTES)
+            break;
     }
     l->jobs.reader->ops->submit(l->jobs.reader);
     return any;
