@@ -105,7 +105,10 @@ static int take(struct rfi_ring *r, unsigned worker, uint64_t freed, uint64_t ed
     if (!atomic_compare_exchange_strong_explicit(&s->word, &word, rfi_word(c->ticket, RFI_CLAIMED, worker),
                                                  memory_order_acq_rel, memory_order_relaxed)) /* P5 */
         return 0;
-    rc = fits(r, freed, edge, c->ticket, fn, ctx, c);
+    /* The mask too: since the look at it, a worker may have claimed, submitted and died. (Modelled.) */
+    rc = 0;
+    if (atomic_load_explicit(&s->writers, memory_order_acquire) == 0) /* P8 */
+        rc = fits(r, freed, edge, c->ticket, fn, ctx, c);
     if (rc != 1) {
         rfi_ring_unclaim(r, worker, c);
         return rc == 0 ? RFI_RING_AGAIN : rc;

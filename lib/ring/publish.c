@@ -38,7 +38,7 @@ static void publish(struct rfi_ring *r, unsigned worker, const struct rfi_claim 
     uint64_t word = rfi_word(c->ticket, RFI_CLAIMED, worker);
     bool ours;
 
-    assert(atomic_load_explicit(&s->writers, memory_order_relaxed) == 0);
+    assert(state != RFI_READY || atomic_load_explicit(&s->writers, memory_order_relaxed) == 0);
     s->worker = worker;
     count(r->sh, s, state);
     ours = atomic_compare_exchange_strong_explicit(&s->word, &word, rfi_word(c->ticket, state, code),
