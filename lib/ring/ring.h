@@ -149,7 +149,9 @@ unsigned rfi_ring_reclaim(struct rfi_ring *r, unsigned worker, unsigned queue);
 /* `freed` without the frozen bit. */
 uint64_t rfi_ring_freed(const struct rfi_ring *r);
 
-/* The generation of ticket t (newest record with first_ticket <= t). */
+/* The generation of ticket t (newest record with first_ticket <= t). Stable for a ticket that is claimed or
+ * published. For any other a later cut may change it (sh->cuts counts them; n_generations need not rise), and
+ * while that cut is made the record may be half old and half new. */
 void rfi_ring_generation(const struct rfi_ring *r, uint64_t ticket, struct rfi_generation *ret);
 
 /* Wait histogram buckets (in the trainer's words). */
