@@ -75,7 +75,6 @@ static _Noreturn void worker_process(struct ring_world *w)
         uint32_t value = rfi_bell_prepare(w->ring.bell);
         if (rfi_ring_claimable(&w->ring) == 0)
             rfi_bell_wait(w->ring.bell, value, 1000000000);
-        rfi_bell_done(w->ring.bell);
     }
 }
 

@@ -16,7 +16,8 @@
  *                 place word, a slot word or freed (acquire): whoever sees any of them sees the record.
  *   P6 sleep      waiting := slot+1, load word | word := READY, load waiting: all seq_cst, so one of the
  *                 two sees the other (no lost wake-up).
- *   P7 bell       sleepers++, load released | released := k+1, load sleepers: all seq_cst, likewise.
+ *   P7 bell       sleepers := 1, load released | released := k+1, load sleepers: all seq_cst, likewise;
+ *                 a ring clears sleepers before it moves the word.
  *   P8 quiet      writers bit cleared (release) -> claimant's and recycler's load (acquire): the bytes of
  *                 whoever read into the region before have landed. */
 #pragma once
@@ -116,12 +117,11 @@ void rfi_ring_release(struct rfi_ring *r, uint64_t released);
 /* Unconditional doorbell. */
 void rfi_bell_ring(struct rfi_bell_shared *b);
 
-/* A worker's sleep (P7): v = prepare(); look at every ring; if there is nothing to do wait(v); done().
- * prepare and done come in pairs. wait returns on a ring, a time-out or a signal. A worker that dies in
- * between leaves `sleepers` one too high: that costs system calls, never a wake-up. */
+/* A worker's sleep (P7): v = prepare(); look at every ring; if there is nothing to do wait(v), which returns on
+ * a ring, a time-out or a signal. A worker that dies in between has left the flag set: the next release
+ * rings once for nobody. */
 uint32_t rfi_bell_prepare(struct rfi_bell_shared *b);
 void rfi_bell_wait(struct rfi_bell_shared *b, uint32_t value, uint64_t timeout_ns);
-void rfi_bell_done(struct rfi_bell_shared *b);
 
 /* ---- parent ---- */
 

@@ -156,7 +156,7 @@ _Static_assert(sizeof(struct rfi_trainer_shared) <= 4096, "trainer page");
 /* Doorbell of one NUMA node's workers. */
 struct rfi_bell_shared {
     alignas(128) _Atomic uint32_t value; /* futex word: incremented by whoever rings */
-    _Atomic uint32_t sleepers; /* workers asleep or about to be; written by workers */
+    _Atomic uint32_t sleepers; /* 1: some worker sleeps or is about to; 0 again when rung */
     uint64_t pad[15];
 };
 _Static_assert(sizeof(struct rfi_bell_shared) == 128, "bell");

@@ -99,7 +99,6 @@ static void sleep_on_bell(struct loop *l)
     uint64_t from = rfi_now_ns();
     if (!stopping(l) && !claim_one(l))
         rfi_bell_wait(l->bell, value, IDLE_WAIT_NS);
-    rfi_bell_done(l->bell);
     l->idle_ns += rfi_now_ns() - from;
 }
 

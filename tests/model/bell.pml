@@ -1,5 +1,5 @@
 /* P7, no lost ring of the doorbell: a worker says that it sleeps, then looks; a trainer releases, then sees
- * who sleeps. Store buffers as in sleep.pml (an increment is taken for a plain store here: that is weaker).
+ * that someone sleeps; ringing clears that before the word moves. Store buffers as in sleep.pml.
  *
  * A lost ring is an invalid end state: the worker asleep for ever with something released. */
 #define RELEASES 3
@@ -61,7 +61,6 @@ proctype worker()
             };
             !asleep
         fi;
-        worker_stores!0
     od
 }
 
@@ -79,10 +78,17 @@ proctype trainer()
         if
         :: seen ->
 #ifdef MUT_WAKE_BEFORE_VALUE
+            sleepers = 0;
             asleep = false;
             value++
 #else
+#ifdef MUT_CLEAR_AFTER_VALUE
             value++;
+            sleepers = 0;
+#else
+            sleepers = 0;
+            value++;
+#endif
             asleep = false
 #endif
         :: else

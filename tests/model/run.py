@@ -80,6 +80,7 @@ MUTATIONS = [
     ("bell", "NO_LOOK", [], STUCK),
     ("bell", "VALUE_AFTER_LOOK", [], STUCK),
     ("bell", "WAKE_BEFORE_VALUE", [], STUCK),
+    ("bell", "CLEAR_AFTER_VALUE", [], STUCK),
 ]
 
 

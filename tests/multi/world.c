@@ -75,7 +75,7 @@ static void member(FILE *f, uint64_t sample, const char *extension, const unsign
     memcpy(head + 100, "0000644", 8);
     memcpy(head + 108, "0000000", 8);
     memcpy(head + 116, "0000000", 8);
-    snprintf((char *)head + 124, 12, "%011zo", bytes);
+    snprintf((char *)head + 124, 12, "%011llo", bytes & 077777777777ull);
     memcpy(head + 136, "00000000000", 12);
     memset(head + 148, ' ', 8);
     head[156] = '0';

@@ -130,7 +130,6 @@ static void sleep_on_the_bell(struct body_worker *w)
         if (rfi_now_ns() - start >= SLEEP_NS && rfi_ring_ready(&w->ring) == 0)
             body_fail(w->body->sh, "worker %u: nobody rang for 10 s while nothing was ready", w->number);
     }
-    rfi_bell_done(bell);
 }
 
 bool body_worker_run(struct body_worker *w)
