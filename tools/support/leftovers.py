@@ -12,10 +12,14 @@ def parent_of(pid):
 
 
 def ancestors():
+    """This process and those above it, up to the first that another user owns and that hidepid conceals."""
     pid, found = os.getpid(), set()
     while pid > 1:
         found.add(pid)
-        pid = parent_of(pid)
+        try:
+            pid = parent_of(pid)
+        except FileNotFoundError:
+            break
     return found
 
 

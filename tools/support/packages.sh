@@ -1,41 +1,54 @@
-# Sourced by tools/test and tools/quickstart: makes sure that Debian packages are there. Needs neither
-# root nor network when they are.
+# Sourced by tools/test and tools/quickstart: makes sure that Debian packages are there. Needs neither root nor
+# network when they are.
 # shellcheck shell=bash
+
+# Debian's programs first: those of a conda or pyenv environment know nothing of Debian's libraries.
+PATH=/usr/bin:/bin:$PATH
 
 # shellcheck disable=SC2034 # used by who sources this
 build_packages=(gcc libc6-dev meson ninja-build pkg-config liburing-dev libhwloc-dev libnuma-dev libjson-c-dev
-    libxxhash-dev)
+    libxxhash-dev python3)
+# libhwloc-plugins: hwloc's own XML reader takes no comments, and the made-up machines of the tests have some.
 # shellcheck disable=SC2034
-test_packages=(g++ clang clang-format libclang-rt-14-dev libcriterion-dev binutils python3 python3-numpy python3-pytest
-    shellcheck spin ccache groff-base bash-completion util-linux)
-
-as_root() {
-    if [[ $(id -u) -eq 0 ]]; then
-        "$@"
-    elif command -v sudo >/dev/null; then
-        sudo "$@"
-    else
-        echo "packages: root is needed to install them and there is no sudo. Run as root: $*" >&2
-        return 1
-    fi
-}
+test_packages=(g++ clang clang-format libclang-rt-14-dev libcriterion-dev libhwloc-plugins binutils python3-numpy
+    python3-pytest shellcheck spin groff-base)
 
 missing_packages() {
-    local package
+    local package status
+    status=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null)
     for package in "$@"; do
-        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || echo "$package"
+        grep -qxF "installed $package" <<<"$status" || echo "$package"
     done
 }
 
+# Waits for others that install at the same time, as a machine does that has just been started.
+apt_install() { # SUDO PACKAGE…, SUDO may be empty
+    local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600)
+    [[ -z $1 ]] || apt=("$1" "${apt[@]}")
+    "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "${@:2}"
+}
+
 install_packages() {
-    local missing
+    local missing sudo='' log
     if ! command -v dpkg-query >/dev/null; then
         echo "packages: this is no Debian. Install what these Debian packages hold: $*" >&2
         return 1
     fi
     mapfile -t missing < <(missing_packages "$@")
     [[ ${#missing[@]} -gt 0 ]] || return 0
+    if [[ $(id -u) -ne 0 ]]; then
+        sudo=$(command -v sudo) || {
+            echo "packages: ${missing[*]} missing: only root can install them and there is no sudo." \
+                "Run as root: apt-get update && apt-get install --no-install-recommends ${missing[*]}" >&2
+            return 1
+        }
+    fi
+    log=$(realpath -m "${BASH_SOURCE[0]}/../../../build/packages.log")
+    mkdir -p "${log%/*}" || return 1
     echo "installing ${missing[*]}"
-    as_root apt-get update -qq &&
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+    apt_install "$sudo" "${missing[@]}" >"$log" 2>&1 </dev/null && return 0
+    cat "$log" >&2
+    echo "packages: apt-get could not install them: its words are above and in $log." \
+        "Correct that and run this again" >&2
+    return 1
 }
