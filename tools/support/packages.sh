@@ -15,7 +15,7 @@ test_packages=(g++ clang clang-format libclang-rt-14-dev libcriterion-dev libhwl
 
 missing_packages() {
     local package status
-    status=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null)
+    status=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null) || true # fails when it does not know one
     for package in "$@"; do
         grep -qxF "installed $package" <<<"$status" || echo "$package"
     done
@@ -38,7 +38,7 @@ install_packages() {
     [[ ${#missing[@]} -gt 0 ]] || return 0
     if [[ $(id -u) -ne 0 ]]; then
         sudo=$(command -v sudo) || {
-            echo "packages: ${missing[*]} missing: only root can install them and there is no sudo." \
+            echo "packages: missing ${missing[*]}: only root can install them and there is no sudo." \
                 "Run as root: apt-get update && apt-get install --no-install-recommends ${missing[*]}" >&2
             return 1
         }
