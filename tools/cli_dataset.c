@@ -1,17 +1,37 @@
 /* The dataset options that every verb with a DATASET shares, and opening it with progress. */
 #include "cli_internal.h"
 
+#include "dataset/formats/format.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* The names come from the table of formats: adding one changes no text here. */
+static const char *format_help(void)
+{
+    static char text[512];
+    size_t n = (size_t)snprintf(text, sizeof text, "read the files as this format:");
+    for (const struct rfi_format *const *f = rfi_formats; *f && n < sizeof text; f++)
+        n += (size_t)snprintf(text + n, sizeof text - n, "%s %s", f == rfi_formats ? "" : ",", (*f)->name);
+    if (n < sizeof text)
+        snprintf(text + n, sizeof text - n, " (default: detected by content)");
+    return text;
+}
+
+/* A wrong option or an empty path is wrong usage, malformed content a failure. The text of the first
+ * kind begins with the option's name; paths in texts are absolute or come with another errno. */
+static int open_failed(int rc, const char *text)
+{
+    bool usage = rc == -EINVAL && (strncmp(text, "--", 2) == 0 || strncmp(text, "DATASET:", 8) == 0);
+    return usage ? cli_usage("%s", text) : cli_fail(text);
+}
+
 const struct cli_option *cli_dataset_options(struct cli_dataset_args *a)
 {
     rf_dataset_options *o = &a->o;
     rf_dataset_options_init(o);
     const struct cli_option table[] = {
-        {.name = "format",
-         .kind = CLI_STRING,
-         .target = &o->format,
-         .metavar = "NAME",
-         .help = "read the files as this format: raw, idx, npy, tar, webdataset, imagefolder, files "
-                 "(default: detected by content)"},
+        {.name = "format", .kind = CLI_STRING, .target = &o->format, .metavar = "NAME", .help = format_help()},
         {.name = "record-bytes",
          .kind = CLI_BYTES,
          .target = &o->record_bytes,
@@ -67,6 +87,6 @@ rf_dataset *cli_open_dataset(struct cli_dataset_args *a, const struct cli_list *
     cli_progress_end(&progress);
     a->o.progress = NULL; /* it points into this frame */
     a->o.progress_ctx = NULL;
-    *ret = rc < 0 ? cli_fail(rf_last_error()) : CLI_OK;
+    *ret = rc < 0 ? open_failed(rc, rf_last_error()) : CLI_OK;
     return rc < 0 ? NULL : d;
 }
