@@ -92,7 +92,7 @@ struct cli_order_args {
     uint64_t world_size, ranks, first_rank; /* after cli_order_resolve: final */
     bool world_given, ranks_given, first_given;
     uint64_t epochs, start_epoch, epoch;
-    bool epochs_given, epoch_given;
+    bool epochs_given, start_given, epoch_given;
     uint64_t samples; /* --samples N: virtual */
     bool samples_given;
     int strategy, shuffle, tail, hash_key;
@@ -100,6 +100,8 @@ struct cli_order_args {
     struct cli_option options[40];
 };
 const struct cli_option *cli_order_options(struct cli_order_args *a);
+/* The same without --epoch and --samples, for verbs that deliver or plan: there they would mean nothing. */
+const struct cli_option *cli_serve_order_options(struct cli_order_args *a);
 /* Applies the launcher's environment (torchrun, Slurm, MPI; a flag beats it), the defaults and the
  * rulings (F + R > W refused), copies all into a->o. 0, or an exit code after a message. */
 int cli_order_resolve(struct cli_order_args *a);

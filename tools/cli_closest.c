@@ -35,7 +35,7 @@ static unsigned distance(const char *a, const char *b)
 const char *cli_closest(const char *word, const char *(*next)(void *ctx), void *ctx)
 {
     const char *best = NULL, *name;
-    unsigned best_distance = 1 + (unsigned)strlen(word) / 3;
+    unsigned best_distance = ((unsigned)strlen(word) + 1) / 3;
     while ((name = next(ctx))) {
         unsigned d = distance(word, name);
         if (d <= best_distance && (!best || d < best_distance)) {

@@ -58,7 +58,7 @@ static void print_option(FILE *out, const struct cli_option *o)
 void cli_help_verb(FILE *out, const struct cli_verb *verb, const struct cli_option *const *groups)
 {
     static const struct cli_option help = {.name = "help", .help = "show this and exit"};
-    fprintf(out, "Usage: ringfeed %s %s\n\n", verb->name, verb->arguments);
+    fprintf(out, "Usage: ringfeed %s%s%s\n\n", verb->name, *verb->arguments ? " " : "", verb->arguments);
     wrap(out, verb->description, 0, 0);
     fputs("\nOptions:\n", out);
     for (; *groups; groups++)

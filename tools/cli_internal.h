@@ -37,6 +37,9 @@ const char *cli_closest(const char *word, const char *(*next)(void *ctx), void *
 /* Writes text with control characters as \n, \t or \xNN: file names are not to be trusted. */
 void cli_print_escaped(FILE *out, const char *text);
 
+/* Takes the progress line off the screen, if there is one, so that a message does not run into it. */
+void cli_progress_clear(void);
+
 /* ---- launcher ---- */
 
 /* What torchrun, Slurm or MPI say about this process. A value is absent when its `_from` is NULL. */

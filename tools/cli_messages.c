@@ -36,6 +36,7 @@ static void write_line(const char *text, const char *tail)
     fputc('\n', f);
     fclose(f);
     fflush(stdout);
+    cli_progress_clear();
     fwrite(line, 1, bytes, stderr);
     free(line);
 }

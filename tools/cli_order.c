@@ -138,6 +138,7 @@ static struct cli_option *add_shuffle(struct cli_option *at, struct cli_order_ar
          .kind = CLI_U64,
          .target = &a->start_epoch,
          .metavar = "E",
+         .given = &a->start_given,
          .help = "number of the first epoch (default 0)"},
         {.name = "tail",
          .kind = CLI_CHOICE,
@@ -169,23 +170,30 @@ static struct cli_option *add_selection(struct cli_option *at, struct cli_order_
          .metavar = "C",
          .min = 1,
          .help = "refuse a dataset that has not exactly C classes"},
+    };
+    return ADD(at, table);
+}
+
+static struct cli_option *add_virtual(struct cli_option *at, struct cli_order_args *a)
+{
+    const struct cli_option table[] = {
         {.name = "epoch",
          .kind = CLI_U64,
          .target = &a->epoch,
          .metavar = "E",
          .given = &a->epoch_given,
-         .help = "exactly this one epoch (order and verify only)"},
+         .help = "exactly this one epoch"},
         {.name = "samples",
          .kind = CLI_U64,
          .target = &a->samples,
          .metavar = "N",
          .given = &a->samples_given,
-         .help = "N samples that need not exist, instead of DATASET (order and verify only)"},
+         .help = "N samples that need not exist, instead of DATASET"},
     };
     return ADD(at, table);
 }
 
-const struct cli_option *cli_order_options(struct cli_order_args *a)
+static struct cli_option *add_shared(struct cli_order_args *a)
 {
     memset(a, 0, sizeof *a);
     rf_order_options_init(&a->o);
@@ -199,8 +207,18 @@ const struct cli_option *cli_order_options(struct cli_order_args *a)
     struct cli_option *at = add_ranks(a->options, a);
     at = add_partition(at, a);
     at = add_shuffle(at, a);
-    at = add_selection(at, a);
-    *at = (struct cli_option){0};
+    return add_selection(at, a);
+}
+
+const struct cli_option *cli_serve_order_options(struct cli_order_args *a)
+{
+    *add_shared(a) = (struct cli_option){0};
+    return a->options;
+}
+
+const struct cli_option *cli_order_options(struct cli_order_args *a)
+{
+    *add_virtual(add_shared(a), a) = (struct cli_option){0};
     return a->options;
 }
 
@@ -242,6 +260,9 @@ int cli_order_resolve(struct cli_order_args *a)
     struct cli_launch launch;
     struct rfi_error err = {0};
     rf_order_options *o = &a->o;
+    if (a->epoch_given && (a->epochs_given || a->start_given))
+        return cli_usage("both --epoch and --%s. --epoch is exactly one epoch; give one of them",
+                         a->epochs_given ? "epochs" : "start-epoch");
     if (cli_launch_read(!a->world_given, !a->ranks_given, !a->first_given, &launch, &err) < 0)
         return cli_usage("%s", err.text);
     apply_defaults(a, &launch);

@@ -9,6 +9,15 @@
 enum { BAR_CELLS = 24 };
 static const uint64_t SECOND_NS = 1000000000u;
 
+static bool on_screen; /* a progress line stands where the next message would begin */
+
+void cli_progress_clear(void)
+{
+    if (on_screen)
+        fputs("\r\033[K", stderr);
+    on_screen = false;
+}
+
 void cli_progress_begin(struct cli_progress *p, const char *what, uint64_t total)
 {
     *p = (struct cli_progress){
@@ -43,11 +52,11 @@ void cli_progress_at(struct cli_progress *p, uint64_t done, const char *unit)
     }
     fputs("\033[K", stderr);
     fflush(stderr);
+    on_screen = true;
 }
 
 void cli_progress_end(struct cli_progress *p)
 {
-    if (p->shown_ns)
-        fputs("\r\033[K", stderr);
+    cli_progress_clear();
     p->shown_ns = 0;
 }

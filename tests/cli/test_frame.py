@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from conftest import REPO, clean_environment, find_command
+from conftest import REPO, clean_environment, die_with_parent, find_command
 
 VERBS = ["index", "inspect", "cat", "samples", "order", "serve", "attach", "stat", "verify", "plan", "ls", "gc"]
 
@@ -61,6 +61,71 @@ def test_nothing_said_is_wrong_usage(ringfeed):
 )
 def test_wrong_usage_is_one_line_and_status_2(ringfeed, args, says):
     assert "--help" in ringfeed.fails(*args, status=2, says=says)
+
+
+@pytest.mark.parametrize("verb", [["serve", "--name", "unused"], ["plan"]])
+@pytest.mark.parametrize("option", ["--epoch", "--samples"])
+def test_verbs_that_deliver_refuse_what_only_order_knows(ringfeed, make, verb, option):
+    """Taken and ignored, they would deliver something else than was asked for."""
+    made = make.raw(n=8)
+    ringfeed.fails(*verb, made.path, *made.args, option, 3, status=2, says=f"{option}: no such option")
+    assert f" {option} " not in ringfeed.ok(verb[0], "--help")
+
+
+@pytest.mark.parametrize("verb", [["serve", "--name", "unused"], ["plan"]])
+def test_prefetch_is_said_once(ringfeed, make, verb):
+    made = make.raw(n=8)
+    ringfeed.fails(*verb, made.path, *made.args, "--prefetch", 3, "--prefetch-samples", 9, status=2, says="both")
+
+
+def test_as_many_workers_are_planned_as_can_be_served(ringfeed, make):
+    made = make.raw(n=8)
+    assert len(ringfeed.json("plan", made.path, *made.args, "--workers", 64)["workers"]) == 64
+    ringfeed.fails("plan", made.path, *made.args, "--workers", 65, status=2, says="at most 64")
+
+
+@pytest.mark.parametrize("verb", ["stat", "attach"])
+def test_a_name_that_cannot_be_one_is_wrong_usage(ringfeed, verb):
+    ringfeed.fails(verb, "a/b", *(["--rank", 0] if verb == "attach" else []), status=2, says="wrong name 'a/b'")
+
+
+def on_terminal(*args):
+    """What the command writes on a stderr that is a terminal, its stdout being none."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [find_command(), *map(str, args)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs,
+            env=clean_environment(), preexec_fn=die_with_parent,
+        )
+    finally:
+        os.close(theirs)
+    said = b""
+    try:
+        while True:
+            try:
+                said += os.read(ours, 65536)
+            except OSError:  # EIO: the other end is closed
+                break
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    return said.decode()
+
+
+def test_progress_has_a_bar_a_rate_and_the_time_left_on_a_terminal(ringfeed, run_name, make, tmp_path):
+    shown = re.compile(r"\[[#.]{24}\] +\d+%  \d+ (lines|batches|MiB)  \d+/s  \d+:\d\d left")
+    said = on_terminal("order", "--samples", 30_000_000, "--shuffle", "full")
+    assert shown.search(said) and said.endswith("\r\x1b[K"), said[-300:]
+    made = make.raw(n=150)
+    serve = ringfeed.serve(made.path, run_name, *made.args)
+    said = on_terminal("attach", run_name, "--rank", 0, "--step-ms", 10)
+    assert shown.search(said) and said.endswith("\r\x1b[K"), said[-300:]
+    assert serve.wait() == 0
+    assert not serve.stderr  # no terminal, no progress
 
 
 def test_control_characters_of_arguments_do_not_reach_the_terminal(ringfeed, tmp_path):

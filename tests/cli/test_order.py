@@ -166,6 +166,7 @@ def test_subset_file_and_splits(ringfeed, tmp_path):
         (["--samples", 10, "--subset", "5:11"], "5:11"),
         (["--samples", 10, "--split", "a:0.5", "--use", "a"], "0.5"),
         (["--samples", 10, "--epoch", 1, "--epochs", 2], "--epoch"),
+        (["--samples", 10, "--epoch", 1, "--start-epoch", 2], "--start-epoch"),
         (["--samples", 2**32 + 1, "--strategy", "hash"], "4294967295"),
         ([], "DATASET"),
     ],
@@ -271,6 +272,9 @@ def test_verify_without_a_number_of_samples(ringfeed, delivered):
     done = ringfeed("verify", *paths, "--json")
     assert done.returncode == 0 and "cannot be known" in done.stderr
     assert json.loads(done.stdout)["missing"] is None
+    edit(paths[0], 3, lambda row: [" ".join([*row.split()[:4], paths[0].read_text().split()[4], "-\n"])])
+    done = ringfeed("verify", *paths)
+    assert done.returncode == 1 and "missing unknown, 1 double" in done.stderr and "0 missing" not in done.stderr
     ringfeed.fails("verify", *ORDER, *paths, status=2, says="--samples")
 
 

@@ -39,6 +39,7 @@ struct attached {
     char *lines;
     size_t lines_bytes;
     struct tally tally;
+    struct cli_progress progress;
 };
 
 static volatile sig_atomic_t interrupted;
@@ -124,6 +125,22 @@ static void count_wait(struct tally *t, uint64_t ns)
     t->wait_max_ns = ns > t->wait_max_ns ? ns : t->wait_max_ns;
 }
 
+/* To --limit where there is one, else to the run's end; a run for ever has none. A trainer that came
+ * back goes on where the last one stopped, so the batch tells the place, not the count. */
+static void begin_progress(struct attached *a, const struct attach_args *args)
+{
+    rf_trainer_info info;
+    rf_trainer_get_info(a->trainer, &info);
+    cli_progress_begin(&a->progress, "taken", args->limit ? args->limit : info.epochs * info.len);
+}
+
+static void show_progress(struct attached *a, const struct attach_args *args, const rf_batch *b)
+{
+    const struct rfi_config_shared *c = &a->run->config;
+    uint64_t place = (b->epoch - c->start_epoch) * rf_len(a->trainer) + b->batch + 1;
+    cli_progress_at(&a->progress, args->limit || c->epochs == 0 ? a->tally.batches : place, "batches");
+}
+
 static int take_one(struct attached *a, const struct attach_args *args, int *ret_rc)
 {
     rf_batch b;
@@ -149,6 +166,7 @@ static int take_one(struct attached *a, const struct attach_args *args, int *ret
     t->bytes += payload(&b);
     rf_release(a->trainer, &b);
     t->last_ns = rfi_now_ns();
+    show_progress(a, args, &b);
     return CLI_OK;
 }
 
@@ -189,7 +207,7 @@ static int summary(const struct attached *a, const struct attach_args *args)
     cli_emit_bytes(&e, "bytes", t->bytes);
     cli_emit_f64(&e, "seconds", seconds, 6);
     cli_emit_f64(&e, "samples_per_s", seconds > 0 ? (double)t->samples / seconds : 0, 1);
-    cli_emit_f64(&e, "bytes_per_s", seconds > 0 ? (double)t->bytes / seconds : 0, 0);
+    cli_emit_bytes(&e, "bytes_per_s", seconds > 0 ? (uint64_t)((double)t->bytes / seconds) : 0);
     cli_emit_f64(&e, "wait_us_p50", wait_us(t, 0.5), 1);
     cli_emit_f64(&e, "wait_us_p99", wait_us(t, 0.99), 1);
     cli_emit_f64(&e, "wait_us_max", (double)t->wait_max_ns * 1e-3, 1);
@@ -232,9 +250,11 @@ static int attach(const char *name, const struct attach_args *args)
     int rc = RF_OK, code = open_all(&a, name, args);
     if (code == CLI_OK) {
         catch_signals();
+        begin_progress(&a, args);
         rfi_trainer_interrupt_by(a.trainer, &interrupted);
         while (code == CLI_OK && rc == RF_OK && !interrupted && (!args->limit || a.tally.batches < args->limit))
             code = take_one(&a, args, &rc);
+        cli_progress_end(&a.progress);
         if (summary(&a, args) != CLI_OK && code == CLI_OK)
             code = CLI_FAILED;
         if (a.check.errors || interrupted)

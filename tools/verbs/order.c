@@ -111,6 +111,16 @@ static void print_epochs(struct walk *w)
     flush(&w->out);
 }
 
+/* Lines in all, for the time left; 0: for ever. */
+static uint64_t count_lines(const struct cli_order_args *a, const struct rfi_order *order)
+{
+    uint64_t lines = 0;
+    for (uint64_t r = a->first_rank; r < a->first_rank + a->ranks; r++)
+        lines += a->o.tail == RF_TAIL_UNEVEN ? rfi_order_rank_samples(order, (uint32_t)r)
+                                             : rfi_order_len(order, (uint32_t)r) * rfi_order_batch_samples(order);
+    return lines * (a->epoch_given ? 1 : a->epochs);
+}
+
 static int print_order(const struct cli_order_args *a, const struct rfi_order *order, bool json)
 {
     struct rfi_error err = {0};
@@ -125,7 +135,7 @@ static int print_order(const struct cli_order_args *a, const struct rfi_order *o
         w->args = a;
         w->order = order;
         w->out = (struct printer){.buffer = buffer, .json = json};
-        cli_progress_begin(&w->progress, "order", 0);
+        cli_progress_begin(&w->progress, "order", count_lines(a, order));
         if (isatty(STDOUT_FILENO))
             w->progress.terminal = false; /* the lines themselves are the progress */
         print_epochs(w);
@@ -146,8 +156,6 @@ static int run(struct cli_dataset_args *dataset, const struct cli_order_args *a,
     int rc = CLI_OK;
     if (a->samples_given && paths->n)
         return cli_usage("order: both --samples and a dataset (%s). Give one of them", paths->items[0]);
-    if (a->epoch_given && a->epochs_given)
-        return cli_usage("order: both --epoch and --epochs. --epoch prints exactly one; give one of them");
     if (!a->samples_given)
         d = cli_open_dataset(dataset, paths, &rc);
     if (rc == CLI_OK)

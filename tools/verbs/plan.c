@@ -232,8 +232,8 @@ int verb_plan(int argc, char **argv)
     static const char *const switches[] = {"auto", "on", "off", NULL};
     struct options o = {0};
     const struct cli_option own[] = {
-        {"workers", CLI_U32, &o.workers, .metavar = "N", .help = "worker processes (default: by cores and ranks)",
-         .max = 4000},
+        {"workers", CLI_U32, &o.workers, .metavar = "N",
+         .help = "worker processes, at most 64 (default: by cores and ranks)", .max = RFI_MAX_WORKERS},
         {"prefetch", CLI_U64, &o.prefetch, .metavar = "BATCHES",
          .help = "batches a ring, at least 2 (default 4, at most 64 MiB a rank)", .max = 4096},
         {"prefetch-samples", CLI_U64, &o.prefetch_samples, .metavar = "N",
@@ -250,10 +250,12 @@ int verb_plan(int argc, char **argv)
         {"json", CLI_FLAG, &o.json, .help = "one JSON object"},
         {0},
     };
-    const struct cli_option *groups[] = {own, cli_order_options(&o.order), cli_dataset_options(&o.dataset), NULL};
+    const struct cli_option *groups[] = {own, cli_serve_order_options(&o.order), cli_dataset_options(&o.dataset), NULL};
     int rc = cli_parse(cli_verb_find("plan"), groups, argc, argv, &o.paths);
     if (rc != 0)
         return rc < 0 ? CLI_USAGE : CLI_OK;
+    if (o.prefetch && o.prefetch_samples)
+        return cli_usage("plan: both --prefetch and --prefetch-samples. Give one of them");
     rc = cli_order_resolve(&o.order);
     return rc == CLI_OK ? open_and_run(&o) : rc;
 }

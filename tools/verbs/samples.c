@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 
 #include <string.h>
+#include <unistd.h>
 
 enum { NUMBER_MAX = 20 };
 
@@ -128,9 +129,14 @@ static void print_json(const rf_sample *s)
 
 static int print_all(rf_dataset *d, uint64_t from, uint64_t to, bool json)
 {
+    struct cli_progress progress;
+    cli_progress_begin(&progress, "samples", to - from);
+    if (isatty(STDOUT_FILENO))
+        progress.terminal = false; /* the lines themselves are the progress */
     for (uint64_t i = from; i < to; i++) {
         rf_sample s;
         if (rf_dataset_sample(d, i, &s) < 0) {
+            cli_progress_end(&progress);
             fflush(stdout);
             return cli_fail(rf_dataset_error(d));
         }
@@ -138,9 +144,12 @@ static int print_all(rf_dataset *d, uint64_t from, uint64_t to, bool json)
             print_json(&s);
         else
             print_text(&s);
+        if (i % 4096 == 0)
+            cli_progress_at(&progress, i - from, "samples");
         if (ferror_unlocked(stdout))
             break;
     }
+    cli_progress_end(&progress);
     return cli_close_stdout();
 }
 

@@ -38,11 +38,24 @@ static uint64_t total_samples(const struct rfi_run_view *run)
     return total;
 }
 
+/* Said once: an end of data at once looks like a fault to whoever did not expect it. */
+static void say_when_empty(const struct rfi_run_view *run)
+{
+    for (uint32_t i = 0; i < run->config.ranks; i++)
+        if (run->ranks[i].len)
+            return;
+    if (run->config.samples == 0)
+        cli_message("the dataset is empty: every trainer gets the end of data at once");
+    else
+        cli_message("no rank here has a batch: the subset, the ranges or the tail rule leave nothing of %" PRIu64
+                    " samples. Every trainer gets the end of data at once",
+                    run->config.samples);
+}
+
 static void on_ready(void *ctx, const struct rfi_run_view *run)
 {
     struct serving *s = ctx;
-    if (run->config.samples == 0)
-        cli_message("the dataset is empty: every trainer gets the end of data at once");
+    say_when_empty(run);
     s->total = total_samples(run);
     cli_progress_begin(&s->progress, "delivered", s->total);
     if (s->json)
@@ -159,8 +172,8 @@ int verb_serve(int argc, char **argv)
         {"json", CLI_FLAG, &a.json, .help = "the ready line as JSON"},
         {0},
     };
-    const struct cli_option *const groups[] = {own, cli_dataset_options(&dataset_args), cli_order_options(&order_args),
-                                               NULL};
+    const struct cli_option *const groups[] = {own, cli_dataset_options(&dataset_args),
+                                               cli_serve_order_options(&order_args), NULL};
     int rc = cli_parse(cli_verb_find("serve"), groups, argc, argv, &paths);
     if (rc)
         return rc > 0 ? CLI_OK : CLI_USAGE;
@@ -168,6 +181,8 @@ int verb_serve(int argc, char **argv)
         return cli_usage("serve: no --name: trainers find the run by it. Add --name NAME");
     if (rfi_name_check(a.name, NULL) < 0)
         return cli_usage("serve: wrong --name '%.80s': 1 to 64 of A-Z a-z 0-9 _ -", a.name);
+    if (a.prefetch && a.prefetch_samples)
+        return cli_usage("serve: both --prefetch and --prefetch-samples. Give one of them");
     catch_early_stop();
     if ((code = cli_order_resolve(&order_args)) != CLI_OK)
         return code;

@@ -1,6 +1,8 @@
 /* `ringfeed stat`: one reading of a running segment. */
 #include "cli.h"
 
+#include <errno.h>
+
 static void emit_dataset(struct cli_emit *e, const rf_stat *s)
 {
     cli_emit_object(e, "dataset");
@@ -23,7 +25,7 @@ static void emit_rank(struct cli_emit *e, const rf_rank_stat *r)
     cli_emit_u64(e, "samples", r->samples);
     cli_emit_bytes(e, "bytes", r->bytes);
     cli_emit_f64(e, "samples_per_s", r->samples_per_s, 1);
-    cli_emit_f64(e, "bytes_per_s", r->bytes_per_s, 0);
+    cli_emit_bytes(e, "bytes_per_s", (uint64_t)r->bytes_per_s);
     cli_emit_u64(e, "prefetch_hits", r->prefetch_hits);
     cli_emit_u64(e, "prefetch_misses", r->prefetch_misses);
     cli_emit_f64(e, "wait_us_p50", r->wait_us_p50, 1);
@@ -98,8 +100,9 @@ int verb_stat(int argc, char **argv)
         return rc > 0 ? CLI_OK : CLI_USAGE;
     if (names.n != 1)
         return cli_usage("stat: one NAME is needed, %zu were given. See `ringfeed ls`", names.n);
-    if (rf_stat_read(names.items[0], &s) < 0)
-        return cli_fail(rf_last_error());
+    rc = rf_stat_read(names.items[0], &s);
+    if (rc < 0)
+        return rc == -EINVAL ? cli_usage("%s", rf_last_error()) : cli_fail(rf_last_error());
     int code = emit(&s, json);
     rf_stat_free(&s);
     return code;

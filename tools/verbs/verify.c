@@ -7,9 +7,10 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-enum { PIECE = 1 << 18, NAMED = 10 };
+enum { PIECE = 1 << 18, NAMED = 10, PROGRESS_UNIT = 1 << 20 };
 
 struct verify {
     struct cli_dataset_args dataset;
@@ -19,7 +20,7 @@ struct verify {
     bool json;
     struct rfi_audit *audit;
     struct cli_progress progress;
-    uint64_t lines;
+    uint64_t lines, bytes;
     char *named[RFI_N_FOUND][NAMED]; /* the first of each kind, in words */
     uint64_t n_named[RFI_N_FOUND];
 };
@@ -125,7 +126,11 @@ static size_t take_lines(struct verify *v, const char *name, const char *buffer,
         at += bytes + 1;
         v->lines++;
     }
-    cli_progress_at(&v->progress, v->lines, "lines");
+    v->bytes += at;
+    if (v->progress.total)
+        cli_progress_at(&v->progress, v->bytes / PROGRESS_UNIT, "MiB");
+    else
+        cli_progress_at(&v->progress, v->lines, "lines");
     return at;
 }
 
@@ -175,13 +180,26 @@ static int read_file(struct verify *v, const char *path, char *buffer)
     return rc;
 }
 
+/* For the time left, in MiB; 0 where one of them is a pipe: then lines are counted. */
+static uint64_t total_of(const struct cli_list *paths)
+{
+    uint64_t bytes = 0;
+    struct stat st;
+    for (size_t i = 0; i < paths->n; i++) {
+        if (stat(paths->items[i], &st) < 0 || !S_ISREG(st.st_mode))
+            return 0;
+        bytes += (uint64_t)st.st_size;
+    }
+    return bytes / PROGRESS_UNIT;
+}
+
 static int read_all(struct verify *v, const struct cli_list *paths)
 {
     char *buffer = malloc(PIECE);
     int rc = CLI_OK;
     if (!buffer)
         return cli_fail("verify: no memory");
-    cli_progress_begin(&v->progress, "verify", 0);
+    cli_progress_begin(&v->progress, "verify", total_of(paths));
     if (paths->n == 0)
         rc = read_file(v, "-", buffer);
     for (size_t i = 0; i < paths->n && rc == CLI_OK; i++)
@@ -244,22 +262,24 @@ static int report(const struct verify *v, const struct rfi_audit_counts *c, bool
                     "--samples N");
     if (good)
         return rc;
-    cli_message("verify: not every sample came exactly once as ordered: %" PRIu64 " missing, %" PRIu64
-                " double, %" PRIu64 " wrong, %" PRIu64 " unexpected, %" PRIu64 " broken and %" PRIu64
-                " changed. See the findings above",
-                c->missing, c->doubled, c->found[RFI_FOUND_WRONG], c->found[RFI_FOUND_UNEXPECTED],
+    char missing[32] = "missing unknown";
+    if (known)
+        snprintf(missing, sizeof missing, "%" PRIu64 " missing", c->missing);
+    cli_message("verify: not every sample came exactly once as ordered: %s, %" PRIu64 " double, %" PRIu64
+                " wrong, %" PRIu64 " unexpected, %" PRIu64 " broken and %" PRIu64 " changed. See the findings above",
+                missing, c->doubled, c->found[RFI_FOUND_WRONG], c->found[RFI_FOUND_UNEXPECTED],
                 c->found[RFI_FOUND_BROKEN], c->found[RFI_FOUND_CHANGED]);
     return CLI_FAILED;
 }
 
 /* ---- putting it together ---- */
 
-static void set_epochs(const struct cli_order_args *a, const bool *start_given, struct rfi_audit_options *o)
+static void set_epochs(const struct cli_order_args *a, struct rfi_audit_options *o)
 {
     o->first_epoch = a->epoch_given ? a->epoch : a->start_epoch;
     if (a->epoch_given)
         o->n_epochs = 1;
-    else if (a->epochs_given || *start_given)
+    else if (a->epochs_given || a->start_given)
         o->n_epochs = a->epochs;
 }
 
@@ -278,7 +298,7 @@ static int audit(struct verify *v, const struct rfi_audit_options *o, const stru
     return rc;
 }
 
-static int run(struct verify *v, const struct cli_list *paths, const bool *start_given)
+static int run(struct verify *v, const struct cli_list *paths)
 {
     struct cli_order_args *a = &v->order;
     struct rfi_order *order = NULL;
@@ -306,7 +326,7 @@ static int run(struct verify *v, const struct cli_list *paths, const bool *start
     o.first_rank = (uint32_t)a->first_rank;
     o.ranks = (uint32_t)a->ranks;
     o.repeats_allowed = v->order_given && a->allow_overlap;
-    set_epochs(a, start_given, &o);
+    set_epochs(a, &o);
     if (rc == CLI_OK)
         rc = audit(v, &o, paths);
     rfi_order_destroy(order);
@@ -316,21 +336,18 @@ static int run(struct verify *v, const struct cli_list *paths, const bool *start
 
 /* Has cli_parse note which order options were given, for those that do not note it themselves. The
  * epochs to look at and N alone do not ask for a comparison of the order. */
-static void note_given(struct cli_order_args *a, bool *given, bool *start_given)
+static void note_given(struct cli_order_args *a, bool *given)
 {
-    for (struct cli_option *at = a->options; at->name; at++) {
-        if (strcmp(at->name, "start-epoch") == 0)
-            at->given = start_given;
-        else if (!at->given)
+    for (struct cli_option *at = a->options; at->name; at++)
+        if (!at->given)
             at->given = given;
-    }
 }
 
 int verb_verify(int argc, char **argv)
 {
     struct verify *v = calloc(1, sizeof *v);
     struct cli_list paths = {0};
-    bool given = false, start_given = false;
+    bool given = false;
     if (!v)
         return cli_fail("verify: no memory");
     const struct cli_option own[] = {
@@ -344,7 +361,7 @@ int verb_verify(int argc, char **argv)
         {0},
     };
     const struct cli_option *order_options = cli_order_options(&v->order);
-    note_given(&v->order, &given, &start_given);
+    note_given(&v->order, &given);
     const struct cli_option *groups[] = {own, order_options, cli_dataset_options(&v->dataset), NULL};
     int rc = cli_parse(cli_verb_find("verify"), groups, argc, argv, &paths);
     if (rc != 0) {
@@ -353,7 +370,7 @@ int verb_verify(int argc, char **argv)
         v->order_given = given || v->order.world_given || v->order.ranks_given || v->order.first_given;
         rc = cli_order_resolve(&v->order);
         if (rc == CLI_OK)
-            rc = run(v, &paths, &start_given);
+            rc = run(v, &paths);
     }
     for (int k = 0; k < RFI_N_FOUND; k++)
         for (uint64_t i = 0; i < v->n_named[k]; i++)
