@@ -22,7 +22,6 @@ import make_dataset
 
 RANKS, WORKERS, BATCH, EPOCHS = 4, 3, 32, 2
 DATASET_MB = 300
-ORDER = ["--world-size", str(RANKS), "--shuffle", "full", "--batch", str(BATCH), "--epochs", str(EPOCHS)]
 READY_SECONDS, END_SECONDS, STAT_SECONDS = 60, 30, 0.1
 PLAIN_SECONDS, PLAIN_SECONDS_MOST = 0.1, 10.0  # without a terminal: less and less often
 BAR_CELLS = 30
@@ -150,10 +149,10 @@ def summary_of(path):
     return json.loads(lines[-1])
 
 
-def same_order(session, index, ids):
+def same_order(session, index, options, ids):
     """Compares what each rank got with what `order` says; None, or where they differ first."""
     files = [open(path, encoding="ascii") for path in ids]
-    order = session.start("order", index, *ORDER, stdout=subprocess.PIPE)
+    order = session.start("order", index, *options, stdout=subprocess.PIPE)
     try:
         for expected in order.stdout:
             rank = int(expected.split()[1])
@@ -210,13 +209,34 @@ def report(rows, difference, verified):
     return 0 if good_bytes and verified and difference is None else 1
 
 
+def order_options(batch):
+    return ["--world-size", str(RANKS), "--shuffle", "full", "--batch", str(batch), "--epochs", str(EPOCHS)]
+
+
+def order_that_fits(session, index):
+    """Order options with the largest batch for which /dev/shm has room: a container's has 64 MB unless told."""
+    batch = BATCH
+    while True:
+        memory = json.loads(session.run("plan", index, *order_options(batch), "--json"))["memory"]
+        need, free = memory["total_bytes"], memory["shm_free_bytes"]
+        if batch == BATCH:
+            most = need
+        if batch == 1 or free is None or need <= free:  # when one is too large, serve says so
+            break
+        batch //= 2
+    if batch < BATCH:
+        print(f"batch {batch}, as batch {BATCH} needs {most / 1e6:.0f} MB of /dev/shm and {free / 1e6:.0f} MB are free")
+    return order_options(batch)
+
+
 def serve_and_check(session, dataset):
     temporary = session.directory
     index, name = str(temporary / "dataset.rfi"), f"quickstart-{os.getpid()}"
     facts = json.loads(session.run("index", *dataset, "-o", index, "--json"))
     print(f"dataset: {facts['format']}, {facts['files']} files, {facts['samples']} samples, {facts['bytes'] / 1e6:.1f} MB")
     print(f"serving it to {RANKS} ranks with {WORKERS} workers, full shuffle, {EPOCHS} epochs")
-    server = session.start("serve", index, "--name", name, "--workers", str(WORKERS), *ORDER, stdout=subprocess.PIPE)
+    order = order_that_fits(session, index)
+    server = session.start("serve", index, "--name", name, "--workers", str(WORKERS), *order, stdout=subprocess.PIPE)
     wait_ready(server, name)
     ids = [temporary / f"rank-{rank}.ids" for rank in range(RANKS)]
     outputs = [temporary / f"rank-{rank}.json" for rank in range(RANKS)]
@@ -236,8 +256,8 @@ def serve_and_check(session, dataset):
         raise Failed(f"serve ended with {server.returncode}")
     summaries = [summary_of(path) for path in outputs]
     progress.finish(summaries)
-    difference = same_order(session, index, ids)
-    verify = session.start("verify", "--dataset", index, *ORDER, *map(str, ids), stdout=subprocess.PIPE)
+    difference = same_order(session, index, order, ids)
+    verify = session.start("verify", "--dataset", index, *order, *map(str, ids), stdout=subprocess.PIPE)
     verify.communicate()
     return report(summaries, difference, verify.returncode == 0)
 
@@ -248,6 +268,7 @@ def on_signal(number, frame):
 
 def main():
     command, work, dataset = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3:]
+    sys.stdout.reconfigure(line_buffering=True)  # in order with what the command says on stderr
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGHUP, on_signal)
     temporary = pathlib.Path(tempfile.mkdtemp(prefix="ringfeed-quickstart-"))
