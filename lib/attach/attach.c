@@ -114,7 +114,7 @@ static void take_position(struct rf_trainer *t)
     atomic_store_explicit(&tr->taken, t->next, memory_order_relaxed);
     atomic_store_explicit(&tr->want, 0, memory_order_relaxed);
     atomic_store_explicit(&tr->waiting, 0, memory_order_relaxed);
-    t->n_generations = 0; /* looked up by the next `next` */
+    t->cuts = UINT64_MAX; /* looked up by the next `next` */
     struct rfi_generation g;
     uint64_t batch;
     rfi_ring_generation(&t->ring, t->next, &g);

@@ -23,12 +23,12 @@ static void add(_Atomic uint64_t *word, uint64_t n)
 
 static void look_up_generation(struct rf_trainer *t)
 {
-    uint64_t n = atomic_load_explicit(&t->ring.sh->n_generations, memory_order_acquire);
+    uint64_t n = atomic_load_explicit(&t->ring.sh->cuts, memory_order_acquire);
     struct rfi_generation g;
-    if (n == t->n_generations)
+    if (n == t->cuts)
         return;
     rfi_ring_generation(&t->ring, UINT64_MAX >> 16, &g);
-    t->n_generations = n;
+    t->cuts = n;
     t->end_ticket = g.end_ticket;
 }
 

@@ -26,7 +26,7 @@ struct rf_trainer {
     uint64_t next; /* ticket that `next` takes */
     uint64_t released; /* every ticket below has been given back */
     uint64_t len; /* batches an epoch */
-    uint64_t end_ticket, n_generations; /* of the newest generation, and when it was looked up */
+    uint64_t end_ticket, cuts; /* of the newest generation, and at how many cuts it was looked up */
     uint64_t epoch; /* of the last batch taken, or the start epoch */
     bool *given_back; /* [depth] by ticket mod depth: released out of order */
     void *tr_page, *bell_page;
