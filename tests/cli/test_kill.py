@@ -147,6 +147,8 @@ def test_the_parents_death_is_told_to_trainers_and_workers(ringfeed, run_name, m
     serve = ringfeed.serve(made.path, run_name, *order, "--epochs", 0, "--workers", 3)
     workers = workers_of(serve)
     assert len(workers) == 3
+    # Stopped in its first instant, before it could ask to die with its parent, a worker would stay stopped.
+    until(lambda: all(pathlib.Path(f"/proc/{pid}/comm").read_text() == "ringfeed-worker\n" for pid in workers))
     for pid in workers:  # so that rank 0 has to wait for a batch
         os.kill(pid, signal.SIGSTOP)
     run = [Trainer(ringfeed, run_name, 0), Trainer(ringfeed, run_name, 1, "--step-ms", 1), Trainer(ringfeed, run_name, 2)]
