@@ -64,9 +64,12 @@ const struct cli_option *cli_dataset_options(struct cli_dataset_args *a)
 static int on_progress(void *ctx, uint64_t files_done, uint64_t files, uint64_t samples)
 {
     struct cli_progress *p = ctx;
-    (void)samples;
-    p->total = files;
-    cli_progress_at(p, files_done, "files");
+    if (files > 1) {
+        p->total = files;
+        cli_progress_at(p, files_done, "files");
+    } else { /* one large file: there is no telling how far it is, but it can be seen to move */
+        cli_progress_at(p, samples, "samples");
+    }
     return 0;
 }
 

@@ -78,6 +78,25 @@ def why_refused(line):
 OURS = [t for t in TRUTH if t["format"] in FORMATS and (t["expect"] == "ok" or why_refused(t) == "object")]
 
 
+def test_an_index_takes_the_place_of_nothing_else(ringfeed, make, tmp_path):
+    """-o that names the data, or any other file, must not destroy it; an index of any age may be replaced."""
+    made = make.npy(n=5)
+    before = made.path.read_bytes()
+    ringfeed.fails("index", made.path, "-o", made.path, says=[made.path, "not an index"])
+    assert made.path.read_bytes() == before
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    ringfeed.fails("index", made.path, "-o", notes, says="not an index")
+    assert notes.read_text() == "mine"
+    index = tmp_path / "a.rfi"
+    index.touch()  # empty: nothing to lose
+    for damage in (b"", None):
+        ringfeed.ok("index", made.path, "-o", index)
+        assert ringfeed.json("inspect", index)["samples"] == 5
+        if damage is not None:
+            index.write_bytes(index.read_bytes()[:500])
+
+
 def truth_name(line):
     """pytest asks for the name of its placeholder too when there is no line."""
     return line["path"] if isinstance(line, dict) else None

@@ -3,6 +3,17 @@
 #include "dataset_facts.h"
 
 #include "base/clock.h"
+#include "dataset/index_file.h"
+
+#include <sys/stat.h>
+
+/* Only an index is replaced: one slip in -o would put the index in the place of the data. Looked at before
+ * the scan, which may take long. */
+static bool holds_something_else(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0 && !rfi_is_index_file(path);
+}
 
 int verb_index(int argc, char **argv)
 {
@@ -23,6 +34,11 @@ int verb_index(int argc, char **argv)
         return rc > 0 ? CLI_OK : CLI_USAGE;
     if (!output || !*output)
         return cli_usage("-o: not given. Say where the index is to be written, like -o data.rfi");
+    if (holds_something_else(output)) {
+        cli_message("%s: holds something that is not an index, and would be lost. Name another file, or remove it",
+                    output);
+        return CLI_FAILED;
+    }
     uint64_t started = rfi_now_ns();
     rf_dataset *d = cli_open_dataset(&a, &paths, &rc);
     if (!d)
