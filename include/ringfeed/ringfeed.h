@@ -310,7 +310,8 @@ RF_PUBLIC int rf_is_empty(const rf_trainer *t);
  * are ready now. */
 RF_PUBLIC int rf_prefetch(rf_trainer *t, uint32_t batches);
 /* Starts the current epoch over at batch 0; what was prefetched is dropped, held batches stay valid
- * until released. Blocks for one exchange with the server. */
+ * until released. Blocks for one exchange with the server. While a batch is held and the ring is full,
+ * the new content lies behind it: rf_next is -EDEADLK until that batch is released. */
 RF_PUBLIC int rf_reset(rf_trainer *t);
 /* Goes to batch 0 of `epoch`; nothing happens when the ring already stands there. */
 RF_PUBLIC int rf_set_epoch(rf_trainer *t, uint64_t epoch);

@@ -66,7 +66,7 @@ int rfi_membership_stratified(const rf_order_options *o, const struct rfi_order_
 {
     uint32_t w = o->world_size;
     struct rfi_classes classes;
-    if (!src->label)
+    if (!src->label && subset->n)
         return rfi_fail(err, EINVAL,
                         "--strategy stratified: the samples have no labels. Give --labels FILE, or use another "
                         "strategy");

@@ -19,7 +19,8 @@ int rfi_files_init(struct rfi_files *f, const struct rfi_dataset *d, bool direct
     struct rlimit lim = {.rlim_cur = 1024};
     getrlimit(RLIMIT_NOFILE, &lim);
     uint64_t room = lim.rlim_cur > 128 ? lim.rlim_cur - 64 : 32;
-    *f = (struct rfi_files){.dataset = d, .align = align, .direct = direct, .newest = NONE, .oldest = NONE};
+    *f = (struct rfi_files){
+        .dataset = d, .align = align, .direct = direct, .newest = NONE, .oldest = NONE, .spare = NONE};
     f->cap = (uint32_t)rfi_max(1, rfi_min(rfi_min(room, MOST), rfi_dataset_n_files(d)));
     f->buckets = f->cap;
     f->slots = calloc(f->cap, sizeof *f->slots);
@@ -34,7 +35,7 @@ int rfi_files_init(struct rfi_files *f, const struct rfi_dataset *d, bool direct
 void rfi_files_fini(struct rfi_files *f)
 {
     for (uint32_t i = 0; i < f->used; i++)
-        if (f->slots[i].fd >= 0)
+        if (i != f->spare && f->slots[i].fd >= 0)
             close(f->slots[i].fd);
     free(f->slots);
     free(f->heads);
@@ -76,6 +77,11 @@ static uint32_t find(const struct rfi_files *f, uint32_t file)
 /* A slot for a new file: an unused one, or the oldest without users. */
 static uint32_t take_slot(struct rfi_files *f)
 {
+    if (f->spare != NONE) {
+        uint32_t spare = f->spare;
+        f->spare = NONE;
+        return spare;
+    }
     if (f->used < f->cap)
         return f->used++;
     for (uint32_t i = f->oldest; i != NONE; i = f->slots[i].newer)
@@ -123,6 +129,13 @@ struct rfi_open_file *rfi_files_get(struct rfi_files *f, uint32_t file, int *ret
         int fd = -1;
         bool direct = false;
         *ret_errno = open_file(f, file, &fd, &direct);
+        if ((*ret_errno == EMFILE || *ret_errno == ENFILE) &&
+            f->used) { /* fewer than the limit promised: live with these */
+            f->cap = f->used;
+            f->spare = take_slot(f); /* closes the oldest that nobody reads */
+            if (f->spare != NONE)
+                *ret_errno = open_file(f, file, &fd, &direct);
+        }
         if (*ret_errno)
             return NULL;
         i = take_slot(f);

@@ -23,6 +23,7 @@ struct rfi_files {
     struct rfi_open_file *slots;
     uint32_t *heads;
     uint32_t newest, oldest;
+    uint32_t spare; /* an emptied slot, or none */
 };
 
 int rfi_files_init(struct rfi_files *f, const struct rfi_dataset *d, bool direct, uint64_t align);

@@ -78,7 +78,7 @@ def kinds(tmp_path_factory):
 # Formats that can hold so few samples: a directory without a file is an error, and class folders of one image
 # are no class folders.
 FEW = {0: ["raw", "idx", "npy"], 1: ["raw", "idx", "files", "npy", "npy-labels", "webdataset"]}
-FEW_LABELED = {0: [], 1: ["idx", "webdataset", "npy-labels"]}  # labels of no sample cannot be told from none
+FEW_LABELED = {0: FEW[0], 1: ["idx", "webdataset", "npy-labels"]}
 
 
 def range_text(n, world):
