@@ -232,6 +232,7 @@ int rf_detach(rf_trainer *t)
     if (is_ours(t)) { /* a forked child only lets go of its copies */
         atomic_store_explicit(&t->ring.tr->taken, t->released, memory_order_relaxed);
         atomic_store_explicit(&t->ring.tr->waiting, 0, memory_order_relaxed);
+        rfi_trainer_goodbye(t);
     }
     unmap(t);
     return 0;

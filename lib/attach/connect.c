@@ -85,3 +85,10 @@ int rfi_trainer_exchange(struct rf_trainer *t, uint32_t op, uint64_t epoch, uint
         *ret_ticket = r.ticket;
     return rc;
 }
+
+void rfi_trainer_goodbye(struct rf_trainer *t)
+{
+    struct rfi_request q = {.magic = RFI_WIRE_MAGIC, .op = RFI_OP_DETACH, .rank = t->ring.rank, .seq = ++t->seq};
+    memcpy(q.nonce, t->run.segment.nonce, sizeof q.nonce);
+    (void)!send(t->sock, &q, sizeof q, MSG_NOSIGNAL | MSG_DONTWAIT);
+}

@@ -40,9 +40,10 @@ static rf_status rank_status(const struct rfi_run_view *r, uint32_t i, uint64_t 
 {
     const struct rfi_trainer_shared *t = r->rings[i].tr;
     bool attached = atomic_load_explicit(&r->ranks[i].pid, memory_order_relaxed) != 0;
+    if (!attached && atomic_load_explicit(&r->ranks[i].incarnation, memory_order_relaxed) == 0)
+        return RF_STATUS_UNKNOWN;
     if (!attached)
-        return atomic_load_explicit(&r->ranks[i].incarnation, memory_order_relaxed) ? RF_STATUS_FAILED
-                                                                                    : RF_STATUS_UNKNOWN;
+        return atomic_load_explicit(&r->ranks[i].died, memory_order_relaxed) ? RF_STATUS_FAILED : RF_STATUS_IDLE;
     uint64_t last = word(&t->heartbeat_ns);
     if (last == 0)
         return RF_STATUS_UNKNOWN;

@@ -47,5 +47,8 @@ int rfi_trainer_exchange(struct rf_trainer *t, uint32_t op, uint64_t epoch, uint
 /* Connects and asks for the rank. */
 int rfi_trainer_connect(struct rf_trainer *t, uint32_t rank, struct rfi_error *err);
 
+/* Tells the server that this is a detach and no death. */
+void rfi_trainer_goodbye(struct rf_trainer *t);
+
 /* Why the run is over, as an error (the state says it). */
 int rfi_trainer_over(struct rf_trainer *t);

@@ -1,4 +1,4 @@
-/* Making a run, in the order that DESIGN 4 gives, and taking it down. */
+/* Making a run, in the order that lib/README.md gives ("Birth"), and taking it down. */
 #include "coordinator/internal.h"
 
 #include "base/bytes.h"
@@ -88,6 +88,9 @@ static int make_rings(struct rfi_coordinator *c)
         rfi_ring_init(&c->run.rings[i], &g);
         c->run.rings[i].sh->node = bell_node(c, i);
         c->run.ranks[i].len = rfi_order_len(c->order, c->plan.config.first_rank + i);
+        c->run.ranks[i].epoch_samples = c->o->order->tail == RF_TAIL_UNEVEN
+                                            ? rfi_order_rank_samples(c->order, c->plan.config.first_rank + i)
+                                            : c->run.ranks[i].len * c->plan.config.batch;
         c->run.ranks[i].node = c->topology.nodes[c->placement.rank_node[i]].os_node;
     }
     return 0;

@@ -1,4 +1,4 @@
-/* Worker processes: fork, notice death, drain, free their claims, start again. DESIGN 1 "The dead still
+/* Worker processes: fork, notice death, drain, free their claims, start again. lib/README.md, "The dead still
  * write": nothing of a dead worker is reused before its queue is empty. */
 #include "coordinator/internal.h"
 

@@ -27,7 +27,7 @@ struct rfi_child {
 struct rfi_lease {
     int sock, pidfd; /* -1: nobody */
     pid_t pid;
-    bool ever;
+    bool ever, goodbye; /* somebody was here at all; it detached in words */
 };
 
 enum { RFI_PENDING = 64 };

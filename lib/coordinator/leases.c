@@ -97,6 +97,9 @@ static int peer_pidfd(int sock, pid_t pid)
 void rfi_lease_end(struct rfi_coordinator *c, uint32_t rank)
 {
     struct rfi_lease *l = &c->leases[rank];
+    struct rfi_request q; /* a goodbye may still be on its way in: death can be seen before it */
+    while (l->sock >= 0 && recv(l->sock, &q, sizeof q, MSG_DONTWAIT) == (ssize_t)sizeof q)
+        l->goodbye |= q.magic == RFI_WIRE_MAGIC && q.op == RFI_OP_DETACH;
     int fds[] = {l->sock, l->pidfd};
     for (int i = 0; i < 2; i++) {
         if (fds[i] < 0)
@@ -104,6 +107,8 @@ void rfi_lease_end(struct rfi_coordinator *c, uint32_t rank)
         rfi_unwatch(c, fds[i]); /* by hand: a worker being forked may still have a copy of it */
         close(fds[i]);
     }
+    if (l->sock >= 0)
+        atomic_store_explicit(&c->run.ranks[rank].died, !l->goodbye, memory_order_relaxed);
     l->sock = l->pidfd = -1;
     l->pid = 0;
     atomic_store_explicit(&c->run.rings[rank].tr->waiting, 0, memory_order_relaxed);
@@ -219,7 +224,9 @@ void rfi_lease_message(struct rfi_coordinator *c, uint32_t rank)
     }
     if (check_request(c, sock, &q, &named) < 0)
         return;
-    if (named == rank && q.op == RFI_OP_SEEK)
+    if (named == rank && q.op == RFI_OP_DETACH)
+        c->leases[rank].goodbye = true;
+    else if (named == rank && q.op == RFI_OP_SEEK)
         seek(c, rank, q.seq, q.epoch);
     else
         reply(sock, q.seq, -EPROTO, 0, 0, "the server does not know this request. Use the same version on both sides");

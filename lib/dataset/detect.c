@@ -5,6 +5,7 @@
 #include "dataset/image.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <unistd.h>
@@ -170,14 +171,22 @@ static int decide(const struct rfi_sources *s, const struct tally *t, const stru
     return 0;
 }
 
+static int no_such_format(const char *name, struct rfi_error *err)
+{
+    char known[512] = "";
+    for (const struct rfi_format *const *f = rfi_formats; *f; f++) {
+        size_t n = strlen(known);
+        snprintf(known + n, sizeof known - n, "%s%s", n ? ", " : "", (*f)->name);
+    }
+    return rfi_fail(err, EINVAL, "--format %s: no such format. Choose one of %s", name, known);
+}
+
 static int by_name(const rf_dataset_options *o, const struct rfi_format **ret, struct rfi_error *err)
 {
     const char *name = o->format ? o->format : "raw";
     *ret = rfi_format_find(name);
     if (!*ret)
-        return rfi_fail(err, EINVAL,
-                        "--format %s: no such format. Choose raw, idx, npy, tar, webdataset, imagefolder or files",
-                        name);
+        return no_such_format(name, err);
     if (*ret == &rfi_format_raw && !o->record_bytes)
         return rfi_fail(err, EINVAL, "--format raw: the size of a record is not given. Say --record-bytes N");
     if (*ret != &rfi_format_raw && (o->record_bytes || o->header_bytes))

@@ -2,6 +2,7 @@
  * reader sees the old index or the whole new one. */
 #include "base/bytes.h"
 #include "dataset/handle.h"
+#include "dataset/index_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -130,6 +131,9 @@ int rfi_dataset_write(const struct rfi_dataset *d, const char *path, struct rfi_
                         path);
     if (!*base || strlen(base) > NAME_MAX || (stat(path, &st) == 0 && !S_ISREG(st.st_mode)))
         return rfi_fail(err, EINVAL, "%s: not the name of a regular file. Name the index, like data.rfi", path);
+    if (stat(path, &st) == 0 && st.st_size > 0 && !rfi_is_index_file(path))
+        return rfi_fail(err, EEXIST,
+                        "%s: exists and is no index: it may be data. Choose another name, or remove it first", path);
     char *dir = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
     if (!dir)
         return rfi_fail(err, ENOMEM, "%s: out of memory. Free some", path);

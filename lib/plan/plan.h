@@ -1,5 +1,5 @@
 /* What the bytes of a batch look like in the arena: footprint, place of every sample, and the reads
- * that fill it. Pure functions of the dataset table and A (DESIGN 5, "Footprints"): they do not
+ * that fill it. Pure functions of the dataset table and A (lib/README.md, "Places"): they do not
  * depend on the engine, on O_DIRECT, or on which worker asks.
  *
  * Layout rules, in order of the batch's samples:

@@ -1,6 +1,6 @@
 /* I/O engines: a small table of operations that turns read requests into completions. An engine owns
  * its queue; it does not own memory, files or policy. One reader belongs to one process and thread,
- * but its io_uring is made by the parent before the fork (DESIGN 1: after a worker's death the
+ * but its io_uring is made by the parent before the fork (lib/README.md: after a worker's death the
  * parent drains it), so `rfi_reader` lives in memory that fork copies and the kernel rings are
  * shared mappings.
  *

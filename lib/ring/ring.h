@@ -1,4 +1,4 @@
-/* One rank's ring: the protocol of DESIGN section 5 on the words of ring_shared.h. A `struct rfi_ring`
+/* One rank's ring: the protocol of lib/README.md on the words of ring_shared.h. A `struct rfi_ring`
  * is a process-local handle made from a checked layout; several processes have one on the same words.
  *
  * The ring knows tickets, places and footprints; what a batch contains is asked through a callback.

@@ -116,8 +116,9 @@ struct rfi_rank_shared {
     _Atomic uint64_t attached_ns;
     uint64_t len; /* batches an epoch; fixed at birth */
     int32_t node; /* os number of the arena's node */
-    uint32_t pad0;
-    uint64_t pad1[9];
+    _Atomic uint32_t died; /* the last trainer ended without a goodbye */
+    uint64_t epoch_samples; /* delivered in an epoch, padding included; fixed at birth */
+    uint64_t pad1[8];
 };
 
 /* One read that may be in flight. `active` is stored (release) before the submission and cleared after

@@ -12,7 +12,11 @@
 
 #define RFI_WIRE_MAGIC 0x31574652u /* "RFW1" */
 
-enum rfi_wire_op { RFI_OP_ATTACH = 1, RFI_OP_SEEK = 2 /* this rank goes to batch 0 of `epoch` */ };
+enum rfi_wire_op {
+    RFI_OP_ATTACH = 1,
+    RFI_OP_SEEK = 2 /* this rank goes to batch 0 of `epoch` */,
+    RFI_OP_DETACH = 3 /* goodbye: no reply */
+};
 
 struct rfi_request {
     uint32_t magic, op;

@@ -35,7 +35,7 @@ int rfi_name_check(const char *name, struct rfi_error *err);
 int rfi_segment_layout(const struct rfi_region_request *requests, uint32_t n, struct rfi_region_shared *regions,
                        uint64_t *ret_bytes, struct rfi_error *err);
 
-/* Order of birth (DESIGN 4), up to and without the ready word: reclaims a dead owner's name, creates
+/* Order of birth (lib/README.md), up to and without the ready word: reclaims a dead owner's name, creates
  * both objects (mode 0600), takes the lock, checks memory limits and room, sizes, maps aligned to 2 MiB.
  * `bind` (may be NULL) is called with each mapping before it is touched (mbind). Everything is populated
  * here: a full /dev/shm is an error with the number of bytes, never a SIGBUS later.

@@ -137,3 +137,18 @@ def test_ls_tells_who_lives(ringfeed, new_name, make):
     assert names[1] in [r["name"] for r in ringfeed.json("gc")["removed"]]
     assert names[1] not in [r["name"] for r in ringfeed.json("ls")["runs"]]
     ringfeed.fails("stat", names[1], says=["no run named", names[1]])
+
+
+def test_a_rank_that_detached_is_idle_and_one_whose_trainer_was_killed_has_failed(ringfeed, run_name, make):
+    made = make.webdataset(n=120, shards=1)
+    ringfeed.serve(made.path, run_name, "--ranks", 2, "--batch", 4, "--workers", 1)
+    Trainer(ringfeed, run_name, 0, "--limit", 3).ok()
+    victim = Trainer(ringfeed, run_name, 1, "--step-ms", 200)
+    until(lambda: ringfeed.json("stat", run_name)["ranks"][1]["pid"])
+    os.kill(victim.run.pid, signal.SIGKILL)
+    victim.run.wait()
+
+    def words():
+        return [r["status"] for r in ringfeed.json("stat", run_name)["ranks"]]
+
+    until(lambda: words() == ["idle", "failed"])

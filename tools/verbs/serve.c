@@ -34,7 +34,7 @@ static uint64_t total_samples(const struct rfi_run_view *run)
     const struct rfi_config_shared *c = &run->config;
     uint64_t total = 0;
     for (uint32_t i = 0; i < c->ranks; i++)
-        total += run->ranks[i].len * c->batch * c->epochs;
+        total += run->ranks[i].epoch_samples * c->epochs;
     return total;
 }
 
