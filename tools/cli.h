@@ -129,6 +129,12 @@ void cli_progress_begin(struct cli_progress *p, const char *what, uint64_t total
 void cli_progress_at(struct cli_progress *p, uint64_t done, const char *unit);
 void cli_progress_end(struct cli_progress *p);
 
+/* A rate as a whole number; what no integer can hold (a damaged segment says anything) becomes the largest. */
+static inline uint64_t cli_whole(double x)
+{
+    return !(x > 0) ? 0 : x < 18446744073709549568.0 ? (uint64_t)x : UINT64_MAX;
+}
+
 /* ---- output (stdout): one walk that writes text or JSON ---- */
 
 struct cli_emit {

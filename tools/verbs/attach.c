@@ -207,7 +207,7 @@ static int summary(const struct attached *a, const struct attach_args *args)
     cli_emit_bytes(&e, "bytes", t->bytes);
     cli_emit_f64(&e, "seconds", seconds, 6);
     cli_emit_f64(&e, "samples_per_s", seconds > 0 ? (double)t->samples / seconds : 0, 1);
-    cli_emit_bytes(&e, "bytes_per_s", seconds > 0 ? (uint64_t)((double)t->bytes / seconds) : 0);
+    cli_emit_bytes(&e, "bytes_per_s", seconds > 0 ? cli_whole((double)t->bytes / seconds) : 0);
     cli_emit_f64(&e, "wait_us_p50", wait_us(t, 0.5), 1);
     cli_emit_f64(&e, "wait_us_p99", wait_us(t, 0.99), 1);
     cli_emit_f64(&e, "wait_us_max", (double)t->wait_max_ns * 1e-3, 1);

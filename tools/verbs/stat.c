@@ -25,7 +25,7 @@ static void emit_rank(struct cli_emit *e, const rf_rank_stat *r)
     cli_emit_u64(e, "samples", r->samples);
     cli_emit_bytes(e, "bytes", r->bytes);
     cli_emit_f64(e, "samples_per_s", r->samples_per_s, 1);
-    cli_emit_bytes(e, "bytes_per_s", (uint64_t)r->bytes_per_s);
+    cli_emit_bytes(e, "bytes_per_s", cli_whole(r->bytes_per_s));
     cli_emit_u64(e, "prefetch_hits", r->prefetch_hits);
     cli_emit_u64(e, "prefetch_misses", r->prefetch_misses);
     cli_emit_f64(e, "wait_us_p50", r->wait_us_p50, 1);
