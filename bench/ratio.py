@@ -1,11 +1,15 @@
 #!/usr/bin/python3
 """Delivered bytes/s of `ringfeed serve` + one `attach`, divided by a bare io_uring loop over the same reads.
 
-    bench/ratio.py [--build DIR] [--pairs N] [--mb N] [--dir DIR]
+    bench/ratio.py [--build DIR] [--pairs N] [--mb N] [--dir DIR] [--default-ring]
 
 For samples of 110 KB and 2.8 MB, page cache and O_DIRECT, one rank, one worker against one loop, the same order,
 queue depth, piece size and memory. The two alternate within one run; each line gives the median and the range of the
-ratio over the pairs, and the median rates. The data is made once, by Python's tarfile, in --dir (kept for the next time).
+ratio over the pairs, and the median rates. Both have 64 MiB: batches come in order, so a slow read holds back what
+lies behind it, and memory decides how far the loop can run ahead; --default-ring gives the server its default of 4
+batches against the loop's 64 MiB. With O_DIRECT the pages count: where /dev/shm is mounted without huge=advise both have
+4 KiB pages, and the rate depends on how they happen to lie in physical memory (a read of scattered pages costs the
+device a segment a page). The data is made once, by Python's tarfile, in --dir (kept for the next time).
 """
 import argparse
 import io
@@ -17,6 +21,7 @@ import subprocess
 import sys
 import tarfile
 
+MEMORY = 64 << 20  # of the ring and of the loop; 0 with --default-ring: the ring as serve makes it by itself
 SHAPES = {"110KB": (112640, 20000, 32), "2.8MB": (2828486, 71311, 4)}
 
 
@@ -49,7 +54,8 @@ def shards(folder):
 
 def deliver(command, folder, batch, direct, name):
     serve = subprocess.Popen([command, "serve", *shards(folder), "--format", "tar", "--name", name, "--batch", str(batch),
-                              "--shuffle", "full", "--workers", "1", "--direct", direct, "--pin", "off"],
+                              "--shuffle", "full", "--workers", "1", "--direct", direct, "--pin", "off",
+                              *(["--prefetch", "16", "--ring-bytes", str(MEMORY)] if MEMORY else [])],
                              stdout=subprocess.PIPE, text=True)
     try:
         if not serve.stdout.readline().startswith("ready"):
@@ -64,6 +70,7 @@ def deliver(command, folder, batch, direct, name):
 
 def bare(loop, folder, batch, direct):
     words = [loop, "--batch", str(batch), "--shuffle", "full", "--format", "tar", "--depth", "32"]
+    words += ["--buffer-bytes", str(MEMORY or 64 << 20)]
     words += ["--direct"] if direct == "on" else []
     return json.loads(subprocess.run([*words, *shards(folder)], stdout=subprocess.PIPE, text=True, timeout=300,
                                      check=True).stdout)
@@ -82,7 +89,10 @@ def main():
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--mb", type=int, default=1024)
     parser.add_argument("--dir", default="/var/tmp/ringfeed-bench")
+    parser.add_argument("--default-ring", action="store_true")
     args = parser.parse_args()
+    global MEMORY
+    MEMORY = 0 if args.default_ring else MEMORY
     command, loop = (os.path.join(args.build, p) for p in ("tools/ringfeed", "bench/bare_loop"))
     for shape, (mean, deviation, batch) in SHAPES.items():
         folder = os.path.join(args.dir, f"{shape}-{args.mb}")

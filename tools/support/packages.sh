@@ -8,9 +8,8 @@ PATH=/usr/bin:/bin:$PATH
 # shellcheck disable=SC2034 # used by who sources this
 build_packages=(gcc libc6-dev meson ninja-build pkg-config liburing-dev libhwloc-dev libnuma-dev libjson-c-dev
     libxxhash-dev python3)
-# libhwloc-plugins: hwloc's own XML reader takes no comments, and the made-up machines of the tests have some.
 # shellcheck disable=SC2034
-test_packages=(g++ clang clang-format libclang-rt-14-dev libcriterion-dev libhwloc-plugins binutils python3-numpy
+test_packages=(g++ clang clang-format libclang-rt-14-dev libcriterion-dev binutils python3-numpy
     python3-pytest shellcheck spin groff-base)
 
 missing_packages() {

@@ -31,7 +31,7 @@ static bool open_engine(struct rfi_reader *r, rf_engine engine, uint32_t depth)
 {
     struct rfi_error err;
     if (engine == RF_ENGINE_URING && rfi_reader_uring_probe(&err) < 0) {
-        cr_log_warn("skipped: %s", err.text);
+        cr_skip_test("%s", err.text);
         return false;
     }
     cr_assert_eq(rfi_reader_open(r, engine, depth, &err), 0, "%s", err.text);
@@ -130,7 +130,7 @@ ENGINE_TEST(direct_reads_give_the_bytes_of_the_file)
     struct rfi_dio dio;
     int fd = pattern_file(FILE_BYTES, O_DIRECT);
     if (fd < 0 || !rfi_dio_align(fd, &dio)) {
-        cr_log_warn("skipped: no temporary folder here takes O_DIRECT");
+        cr_skip_test("no temporary folder here takes O_DIRECT");
         return;
     }
     if (!open_engine(&r, *engine, DEPTH))

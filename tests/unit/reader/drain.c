@@ -188,12 +188,12 @@ static bool fixture_init(struct fixture *f, uint32_t reads, bool reaps)
     struct rfi_dio dio;
     *f = (struct fixture){.reads = reads, .reaps = reaps, .rng = 42};
     if (rfi_reader_uring_probe(&err) < 0) {
-        cr_log_warn("skipped: %s", err.text);
+        cr_skip_test("%s", err.text);
         return false;
     }
     f->fd = pattern_file((uint64_t)READS * MIB, O_DIRECT);
     if (f->fd < 0 || !rfi_dio_align(f->fd, &dio)) {
-        cr_log_warn("skipped: no temporary folder here takes O_DIRECT");
+        cr_skip_test("no temporary folder here takes O_DIRECT");
         return false;
     }
     f->sh = mmap(NULL, sizeof *f->sh, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -128,7 +128,7 @@ Test(fallback, auto_is_uring_where_it_is_allowed)
     struct rfi_reader r;
     struct rfi_error err;
     if (rfi_reader_uring_probe(&err) < 0) {
-        cr_log_warn("skipped: %s", err.text);
+        cr_skip_test("%s", err.text);
         return;
     }
     rf_set_log(take_note, NULL);

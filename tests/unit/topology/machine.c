@@ -22,6 +22,9 @@ static const char *folder(void)
     return dir;
 }
 
+/* Two sockets of two cores with two threads. Socket 0 has a GPU (01) and the display chip of the board (02);
+ * socket 1 has two GPUs (81, 82), listed out of order, and an NVMe disk. GPU c1 hangs at the machine: its
+ * firmware does not say where it is. (The file has no comment: hwloc's reader without libxml takes none.) */
 Test(machine, a_made_up_server_is_read_as_it_is_written)
 {
     char path[4096];
@@ -138,7 +141,7 @@ Test(machine, recorded_machines_give_every_rank_the_node_of_its_gpu, .timeout = 
         }
     }
     if (found == 0)
-        cr_log_warn("skipped: there are no recorded machines in %s", dir ? dir : "RF_TEST_MACHINES");
+        cr_skip_test("there are no recorded machines in %s", dir ? dir : "RF_TEST_MACHINES");
 }
 
 /* ---- this machine ---- */
