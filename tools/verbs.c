@@ -5,19 +5,6 @@
 
 #include <string.h>
 
-int verb_index(int argc, char **argv);
-int verb_inspect(int argc, char **argv);
-int verb_cat(int argc, char **argv);
-int verb_samples(int argc, char **argv);
-int verb_order(int argc, char **argv);
-int verb_serve(int argc, char **argv);
-int verb_attach(int argc, char **argv);
-int verb_stat(int argc, char **argv);
-int verb_verify(int argc, char **argv);
-int verb_plan(int argc, char **argv);
-int verb_ls(int argc, char **argv);
-int verb_gc(int argc, char **argv);
-
 const struct cli_verb cli_verbs[] = {
     {"index", "DATASET… -o FILE.rfi", "scan a dataset once and write its index",
      "Finds every sample of the dataset and writes where each one lies to an index file, atomically. The index "

@@ -7,6 +7,7 @@
 #include "plan/arena.h"
 #include "plan/plan.h"
 #include "plan/source.h"
+#include "segment/room.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -14,20 +15,6 @@
 #include <string.h>
 
 enum { DEFAULT_QUEUE_DEPTH = 32 };
-
-static uint64_t memory_available(void)
-{
-    char line[128];
-    unsigned long long kb = 0;
-    FILE *f = fopen("/proc/meminfo", "re");
-    if (!f)
-        return UINT64_MAX;
-    while (fgets(line, sizeof line, f))
-        if (sscanf(line, "MemAvailable: %llu kB", &kb) == 1)
-            break;
-    fclose(f);
-    return kb ? kb * 1024 : UINT64_MAX;
-}
 
 /* O_DIRECT pays when the page cache cannot hold the data anyway. */
 static bool choose_direct(const struct rfi_serve_options *o, bool possible)
@@ -40,7 +27,7 @@ static bool choose_direct(const struct rfi_serve_options *o, bool possible)
     if (o->direct != RF_AUTO)
         return o->direct == RF_ON && possible;
     rfi_dataset_info(o->dataset, &info);
-    return possible && o->engine != RF_ENGINE_NULL && info.bytes > memory_available() / 2;
+    return possible && o->engine != RF_ENGINE_NULL && info.bytes > rfi_room_available() / 2;
 }
 
 /* The order itself is made here, because only it knows how many samples the smallest rank has (padding

@@ -108,8 +108,7 @@ int rfi_room_shm(uint64_t *ret_free, uint64_t *ret_size, struct rfi_error *err)
     return 0;
 }
 
-/* The kernel's estimate of what can be had without swapping. */
-static uint64_t available(void)
+uint64_t rfi_room_available(void)
 {
     char line[128];
     unsigned long long kb = 0;
@@ -135,7 +134,7 @@ int rfi_room_check(uint64_t bytes, uint64_t memory_bytes, struct rfi_error *err)
                         " are free. Enlarge it (mount -o remount,size=…; docker run --shm-size=…), lower "
                         "--prefetch, --ring-bytes or --batch, or remove dead runs with `ringfeed gc`",
                         bytes, shm_free, shm_size);
-    uint64_t cgroup = rfi_room_cgroup(), machine = available();
+    uint64_t cgroup = rfi_room_cgroup(), machine = rfi_room_available();
     if (memory_bytes > machine)
         return rfi_fail(err, ENOSPC,
                         "not enough memory: %" PRIu64 " bytes are needed, %" PRIu64

@@ -9,6 +9,9 @@
 /* Bytes this process's memory cgroup (v2 or v1) still allows; UINT64_MAX: no limit. */
 uint64_t rfi_room_cgroup(void);
 
+/* The kernel's estimate of what can be had without swapping; UINT64_MAX: not known. */
+uint64_t rfi_room_available(void);
+
 /* Bytes free in /dev/shm, and its size. */
 int rfi_room_shm(uint64_t *ret_free, uint64_t *ret_size, struct rfi_error *err);
 
