@@ -8,8 +8,7 @@ queue depth, piece size and memory. The two alternate within one run; each line 
 ratio over the pairs, and the median rates. Both have 64 MiB: batches come in order, so a slow read holds back what
 lies behind it, and memory decides how far the loop can run ahead; --default-ring gives the server its default of 4
 batches against the loop's 64 MiB. With O_DIRECT the pages count: where /dev/shm is mounted without huge=advise both have
-4 KiB pages, and the rate depends on how they happen to lie in physical memory (a read of scattered pages costs the
-device a segment a page). The data is made once, by Python's tarfile, in --dir (kept for the next time).
+4 KiB pages, and the rate of both is bimodal there, most likely by how the pages happen to lie in physical memory (segments a request). The data is made once, by Python's tarfile, in --dir (kept for the next time).
 """
 import argparse
 import io
