@@ -206,14 +206,20 @@ static void take(struct rf_trainer *t, uint64_t epoch)
     atomic_store_explicit(&t->ring.tr->taken, t->next, memory_order_relaxed);
 }
 
-static void give_back(struct rf_trainer *t, uint64_t ticket)
+/* Releases take effect in order: up to the first ticket that is still held. */
+static void release_in_order(struct rf_trainer *t)
 {
     uint64_t from = t->released;
-    t->given_back[ticket % t->ring.depth] = true;
     while (t->released < t->next && t->given_back[t->released % t->ring.depth])
         t->released++;
     if (t->released != from)
         rfi_ring_release(&t->ring, t->released);
+}
+
+static void give_back(struct rf_trainer *t, uint64_t ticket)
+{
+    t->given_back[ticket % t->ring.depth] = true;
+    release_in_order(t);
 }
 
 static int default_timeout(const struct rf_trainer *t, int timeout_ms)
@@ -311,11 +317,7 @@ static void skip_to(struct rf_trainer *t, uint64_t cut)
     for (; t->next < cut; t->next++)
         t->given_back[t->next % t->ring.depth] = true;
     atomic_store_explicit(&t->ring.tr->taken, t->next, memory_order_relaxed);
-    uint64_t from = t->released;
-    while (t->released < t->next && t->given_back[t->released % t->ring.depth])
-        t->released++;
-    if (t->released != from)
-        rfi_ring_release(&t->ring, t->released);
+    release_in_order(t);
 }
 
 static int seek(struct rf_trainer *t, uint64_t epoch)

@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "check.h"
+#include "order/id_line.h"
 #include "ring/ring.h"
 #include "run/run.h"
 
@@ -59,18 +60,6 @@ static void catch_signals(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
-static size_t put_number(char *at, uint64_t v)
-{
-    char digits[20];
-    size_t n = 0;
-    do
-        digits[n++] = (char)('0' + v % 10);
-    while (v /= 10);
-    for (size_t i = 0; i < n; i++)
-        at[i] = digits[n - 1 - i];
-    return n;
-}
-
 /* The batch's lines, with one append: a killed trainer leaves a whole batch or none of it. */
 static int write_ids(struct attached *a, const rf_batch *b, uint64_t rank)
 {
@@ -86,7 +75,7 @@ static int write_ids(struct attached *a, const rf_batch *b, uint64_t rank)
     for (uint32_t i = 0; i < b->n_samples; i++) {
         const uint64_t numbers[] = {b->epoch, rank, b->batch, i, b->ids[i]};
         for (int k = 0; k < 5; k++) {
-            n += put_number(a->lines + n, numbers[k]);
+            n = (size_t)(rfi_put_u64(a->lines + n, numbers[k]) - a->lines);
             a->lines[n++] = ' ';
         }
         a->lines[n++] = b->flags[i] & RF_FLAG_PADDING ? 'p' : b->flags[i] & RF_FLAG_SUBSTITUTED ? 's' : '-';
