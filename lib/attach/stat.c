@@ -90,10 +90,11 @@ static rf_status worker_status(const struct rfi_run_view *r, const struct rfi_wo
         return RF_STATUS_FAILED;
     }
     uint64_t beat = word(&w->heartbeat_ns);
+    uint64_t seen = beat ? beat : word(&w->started_ns); /* stopped before its first beat: silent since the fork */
+    if (now > seen && now - seen > (uint64_t)r->config.heartbeat_ms * 1000000u)
+        return RF_STATUS_SLOW;
     if (beat == 0)
         return RF_STATUS_UNKNOWN;
-    if (now > beat && now - beat > (uint64_t)r->config.heartbeat_ms * 1000000u)
-        return RF_STATUS_SLOW;
     return atomic_load_explicit(&w->jobs, memory_order_relaxed) || rate(&w->rate_samples) > 0 ? RF_STATUS_ACTIVE
                                                                                               : RF_STATUS_IDLE;
 }

@@ -72,6 +72,7 @@ static int start(struct rfi_coordinator *c, uint32_t w)
     child->batches_at_start = atomic_load_explicit(&record->batches, memory_order_relaxed);
     atomic_fetch_add_explicit(&record->incarnation, 1, memory_order_relaxed);
     atomic_store_explicit(&record->heartbeat_ns, 0, memory_order_relaxed);
+    atomic_store_explicit(&record->started_ns, rfi_now_ns(), memory_order_relaxed); /* the worker's own follows */
     atomic_store_explicit(&record->busy_ns, 0, memory_order_relaxed);
     atomic_store_explicit(&record->jobs, 0, memory_order_relaxed);
     pid_t pid = fork();

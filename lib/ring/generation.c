@@ -22,8 +22,8 @@ static void copy_record(const struct rfi_generation *from, struct rfi_generation
     to->end_ticket = load(&from->end_ticket);
     to->first_place = load(&from->first_place);
     to->log_length = load(&from->log_length);
-    to->reserved[0] = load(&from->reserved[0]);
-    to->reserved[1] = load(&from->reserved[1]);
+    to->stop_ticket = load(&from->stop_ticket);
+    to->arena = load(&from->arena);
 }
 
 void rfi_generation_store(struct rfi_generation *to, const struct rfi_generation *g)
@@ -34,8 +34,8 @@ void rfi_generation_store(struct rfi_generation *to, const struct rfi_generation
     __atomic_store_n(&to->end_ticket, g->end_ticket, __ATOMIC_RELEASE);
     __atomic_store_n(&to->first_place, g->first_place, __ATOMIC_RELEASE);
     __atomic_store_n(&to->log_length, g->log_length, __ATOMIC_RELEASE);
-    __atomic_store_n(&to->reserved[0], g->reserved[0], __ATOMIC_RELEASE);
-    __atomic_store_n(&to->reserved[1], g->reserved[1], __ATOMIC_RELEASE);
+    __atomic_store_n(&to->stop_ticket, g->stop_ticket, __ATOMIC_RELEASE);
+    __atomic_store_n(&to->arena, g->arena, __ATOMIC_RELEASE);
 }
 
 static const struct rfi_generation *record(const struct rfi_ring *r, uint64_t index)

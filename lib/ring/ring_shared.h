@@ -83,8 +83,9 @@ struct rfi_generation { /* in the segment its words are copied one by one, atomi
     uint64_t epoch, batch; /* of first_ticket */
     uint64_t end_ticket; /* END, and so is every later ticket of this generation; UINT64_MAX: never */
     uint64_t first_place; /* virtual offset of first_ticket, a multiple of arena_bytes */
-    uint64_t log_length; /* of the rebalance log; 0 */
-    uint64_t reserved[2];
+    uint64_t log_length; /* how many entries of the rebalance log count for it */
+    uint64_t stop_ticket; /* this ticket and later ones wait for the next generation; 0: none does */
+    uint64_t arena; /* number of the arena that its places lie in */
 };
 _Static_assert(sizeof(struct rfi_generation) == 64, "generation record");
 

@@ -97,7 +97,7 @@ struct rfi_worker_shared {
     uint32_t pad0;
     uint64_t pad1[10];
     alignas(128) _Atomic uint64_t heartbeat_ns; /* worker */
-    _Atomic uint64_t started_ns;
+    _Atomic uint64_t started_ns; /* of this incarnation: by the parent before the fork, then by the worker */
     _Atomic uint64_t batches, samples, bytes, reads, submits;
     _Atomic uint64_t busy_ns; /* time not asleep and not waiting for the device */
     _Atomic uint64_t load_ns; /* sum over published batches of claim -> publish */
