@@ -95,9 +95,10 @@ struct cli_order_args {
     bool epochs_given, start_given, epoch_given;
     uint64_t samples; /* --samples N: virtual */
     bool samples_given;
-    int strategy, shuffle, tail, hash_key;
-    bool allow_gaps, allow_overlap;
-    struct cli_option options[40];
+    int strategy, base, shuffle, tail, hash_key, rebalance_off;
+    bool allow_gaps, allow_overlap, base_given, threshold_given, rebalance_given;
+    double rebalance_threshold;
+    struct cli_option options[48];
 };
 const struct cli_option *cli_order_options(struct cli_order_args *a);
 /* The same without --epoch and --samples, for verbs that deliver or plan: there they would mean nothing. */

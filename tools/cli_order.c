@@ -5,6 +5,8 @@
 #include <string.h>
 
 static const char *const strategies[] = {"round-robin", "contiguous", "hash", "range", "stratified", "adaptive", NULL};
+static const char *const bases[] = {"round-robin", "contiguous", "hash", "range", "stratified", NULL};
+static const char *const on_off[] = {"on", "off", NULL};
 static const char *const shuffles[] = {"none", "full", "block", NULL};
 static const char *const tails[] = {"uneven", "drop", "pad", NULL};
 static const char *const hash_keys[] = {"index", "key", "label", NULL};
@@ -72,6 +74,26 @@ static struct cli_option *add_partition(struct cli_option *at, struct cli_order_
          .target = &a->strategy,
          .choices = strategies,
          .help = "which samples belong to which rank (default round-robin)"},
+        {.name = "base",
+         .kind = CLI_CHOICE,
+         .target = &a->base,
+         .choices = bases,
+         .given = &a->base_given,
+         .help = "adaptive: the strategy that it starts from (default round-robin)"},
+        {.name = "rebalance",
+         .kind = CLI_CHOICE,
+         .target = &a->rebalance_off,
+         .choices = on_off,
+         .given = &a->rebalance_given,
+         .help = "adaptive: move batches from slow ranks to fast ones (default on)"},
+        {.name = "rebalance-threshold",
+         .kind = CLI_DOUBLE,
+         .target = &a->rebalance_threshold,
+         .metavar = "T",
+         .dmin = 0.01,
+         .dmax = 0.99,
+         .given = &a->threshold_given,
+         .help = "adaptive: move when 1 - slowest / median throughput stays above T (default 0.2)"},
         {.name = "ranges",
          .kind = CLI_STRING,
          .target = &o->ranges,
@@ -204,6 +226,7 @@ static struct cli_option *add_shared(struct cli_order_args *a)
     a->tail = (int)a->o.tail;
     a->hash_key = (int)a->o.hash_key;
     a->epochs = 1;
+    a->rebalance_threshold = 0.2;
     struct cli_option *at = add_ranks(a->options, a);
     at = add_partition(at, a);
     at = add_shuffle(at, a);
@@ -271,6 +294,10 @@ int cli_order_resolve(struct cli_order_args *a)
         return rc;
     o->world_size = (uint32_t)a->world_size;
     o->strategy = (rf_strategy)a->strategy;
+    o->base = (rf_strategy)a->base;
+    if (o->strategy != RF_ADAPTIVE && (a->base_given || a->threshold_given || a->rebalance_given))
+        return cli_usage("--base, --rebalance and --rebalance-threshold are of --strategy adaptive. Add it, or leave "
+                         "them out");
     o->shuffle = (rf_shuffle)a->shuffle;
     o->tail = (rf_tail)a->tail;
     o->hash_key = (rf_hash_key)a->hash_key;

@@ -119,8 +119,8 @@ static void take_position(struct rf_trainer *t)
     uint64_t batch;
     rfi_ring_generation(&t->ring, t->next, &g);
     t->epoch = g.epoch;
-    if (t->len && t->next < g.end_ticket)
-        rfi_run_content(&g, t->next, t->len, &t->epoch, &batch);
+    if (t->next < g.end_ticket)
+        rfi_run_content(&t->lens, &g, t->next, &t->epoch, &batch);
 }
 
 static int attach_once(const char *name, uint32_t rank, bool writable, struct rf_trainer *t, struct rfi_error *err)
@@ -149,7 +149,7 @@ static int attach_once(const char *name, uint32_t rank, bool writable, struct rf
     if (rc == 0)
         rc = map_arena(t, writable, err);
     if (rc == 0) {
-        t->len = t->run.ranks[t->local].len;
+        t->lens = t->run.ranks[t->local].lens;
         take_position(t);
     }
     return rc;
@@ -269,7 +269,7 @@ void rf_trainer_get_info(const rf_trainer *t, rf_trainer_info *ret)
                              .batch = c->batch,
                              .epochs = c->epochs,
                              .start_epoch = c->start_epoch,
-                             .len = t->len,
+                             .len = t->lens.len,
                              .samples = c->samples,
                              .fixed_bytes = c->fixed_bytes,
                              .n_fields = c->n_fields,

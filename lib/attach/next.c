@@ -292,12 +292,15 @@ int rf_release(rf_trainer *t, const rf_batch *b)
 
 uint64_t rf_len(const rf_trainer *t)
 {
-    return t->len;
+    return t->lens.len;
 }
 
 int rf_is_empty(const rf_trainer *t)
 {
-    return t->len == 0;
+    uint64_t batches = t->lens.len;
+    for (uint64_t i = 0; i < rfi_min(t->lens.n, RFI_UNFINISHED_MAX); i++)
+        batches |= t->lens.unfinished[i];
+    return batches == 0;
 }
 
 int rf_prefetch(rf_trainer *t, uint32_t batches)
@@ -344,12 +347,12 @@ static bool stands_at(struct rf_trainer *t, uint64_t epoch)
 {
     struct rfi_generation g;
     uint64_t at_epoch, at_batch;
-    if (t->len == 0)
+    if (rf_is_empty(t))
         return true;
     rfi_ring_generation(&t->ring, t->next, &g);
     if (t->next >= g.end_ticket)
         return false;
-    rfi_run_content(&g, t->next, t->len, &at_epoch, &at_batch);
+    rfi_run_content(&t->lens, &g, t->next, &at_epoch, &at_batch);
     return at_epoch == epoch && at_batch == 0;
 }
 

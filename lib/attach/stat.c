@@ -54,15 +54,14 @@ static void read_rank(const struct rfi_run_view *r, uint32_t i, uint64_t now, rf
 {
     const struct rfi_ring *ring = &r->rings[i];
     const struct rfi_trainer_shared *t = ring->tr;
-    uint64_t released = word(&t->released), len = r->ranks[i].len;
+    uint64_t released = word(&t->released);
     struct rfi_generation g;
     *s = (rf_rank_stat){.rank = ring->rank, .depth = ring->depth, .node = r->ranks[i].node};
     s->pid = atomic_load_explicit(&r->ranks[i].pid, memory_order_relaxed);
     s->status = rank_status(r, i, now);
     rfi_ring_generation(ring, released, &g);
-    s->epoch = g.epoch;
-    if (len)
-        rfi_run_content(&g, released < g.first_ticket ? g.first_ticket : released, len, &s->epoch, &s->batch);
+    rfi_run_content(&r->ranks[i].lens, &g, released < g.first_ticket ? g.first_ticket : released, &s->epoch, &s->batch);
+    s->checkpoints = word(&r->ranks[i].checkpoints);
     s->samples = word(&t->samples);
     s->bytes = word(&t->bytes);
     s->samples_per_s = rate(&r->ranks[i].rate_samples);

@@ -25,7 +25,7 @@ struct rf_trainer {
     uint32_t *mark; /* 1 in that process, 0 in its forked children, which may not use the handle */
     uint64_t next; /* ticket that `next` takes */
     uint64_t released; /* every ticket below has been given back */
-    uint64_t len; /* batches an epoch */
+    struct rfi_epoch_lens lens; /* private copy */
     uint64_t end_ticket, cuts; /* of the newest generation, and at how many cuts it was looked up */
     uint64_t epoch; /* of the last batch taken, or the start epoch */
     bool *given_back; /* [depth] by ticket mod depth: released out of order */

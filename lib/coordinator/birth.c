@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "order/past.h"
 #include "segment/room.h"
 
 #include <errno.h>
@@ -64,33 +65,95 @@ static int make_segment(struct rfi_coordinator *c)
     return rfi_dataset_from_image(c->run.dataset, bytes, &c->dataset, c->err);
 }
 
-uint64_t rfi_end_ticket(const struct rfi_coordinator *c, uint32_t rank, uint64_t first_ticket, uint64_t epoch)
+uint64_t rfi_end_ticket(const struct rfi_coordinator *c, uint32_t rank, uint64_t first_ticket, uint64_t epoch,
+                        uint64_t batch)
 {
-    uint64_t len = rfi_order_len(c->order, c->plan.config.first_rank + rank), end;
-    if (len == 0)
-        return first_ticket;
-    if (c->o->epochs == 0)
-        return UINT64_MAX;
-    uint64_t left = c->o->start_epoch + c->o->epochs - epoch;
-    if (rfi_mul_over(len, left, &end) || rfi_add_over(end, first_ticket, &end))
-        return UINT64_MAX;
-    return end;
+    const struct rfi_epoch_lens *lens = &c->run.ranks[rank].lens;
+    uint64_t end;
+    if (c->o->epochs == 0) /* for ever, but of nothing */
+        return lens->len || rfi_run_batches(lens, epoch, batch, lens->first + lens->n) ? UINT64_MAX : first_ticket;
+    end = rfi_run_batches(lens, epoch, batch, c->o->start_epoch + c->o->epochs);
+    return rfi_add_over(end, first_ticket, &end) ? UINT64_MAX : end;
+}
+
+/* Lengths of the epochs that are not like the others: dealt anew, or (where nothing moves any more) moved in. */
+static void set_lens(struct rfi_coordinator *c, uint32_t i)
+{
+    const struct rfi_stage_state *now = rfi_state_last(&c->plan.birth);
+    struct rfi_epoch_lens *lens = &c->run.ranks[i].lens;
+    uint32_t rank = c->plan.config.first_rank + i;
+    uint64_t first, n, end;
+    rfi_order_unfinished(c->order, &first, &n);
+    end = first + n;
+    if (!c->plan.config.gated)
+        for (uint64_t m = 0; m < now->n_moves; m++) {
+            first = n ? rfi_min(first, now->moves[m].epoch) : now->moves[m].epoch;
+            end = n ? rfi_max(end, now->moves[m].epoch + 1) : now->moves[m].epoch + 1;
+            n = end - first;
+        }
+    *lens = (struct rfi_epoch_lens){
+        .len = rfi_order_len(c->order, rank), .first = n ? first : 0, .n = rfi_min(n, RFI_UNFINISHED_MAX)};
+    for (uint64_t e = 0; e < lens->n; e++)
+        lens->unfinished[e] = c->plan.config.gated ? rfi_order_len_in(c->order, first + e, rank)
+                                                   : rfi_moves_len(c->order, first + e, rank, now->moves, now->n_moves);
+}
+
+static uint64_t samples_in(const struct rfi_coordinator *c, uint64_t epoch, uint32_t rank)
+{
+    return c->o->order->tail == RF_TAIL_UNEVEN ? rfi_order_rank_samples_in(c->order, epoch, rank)
+                                               : rfi_order_len_in(c->order, epoch, rank) * c->plan.config.batch;
+}
+
+/* What progress counts up to. Plain epochs are alike. */
+static uint64_t total_samples(const struct rfi_coordinator *c, uint32_t rank, const struct rfi_position *at)
+{
+    uint64_t first, n, end = c->o->start_epoch + c->o->epochs, total = 0, plain;
+    if (c->o->epochs == 0 || at->epoch >= end)
+        return 0;
+    rfi_order_unfinished(c->order, &first, &n);
+    plain = end - at->epoch;
+    for (uint64_t e = rfi_max(first, at->epoch); n && e < first + n && e < end; e++, plain--)
+        total += samples_in(c, e, rank);
+    total += plain * samples_in(c, UINT64_MAX, rank);
+    return total - rfi_min(total, at->batch * c->plan.config.batch);
+}
+
+/* Where the rank's ring begins. A gated ring begins at ticket 1: a stop of 0 means none. */
+static struct rfi_generation first_generation(const struct rfi_coordinator *c, uint32_t i)
+{
+    const struct rfi_stage_state *now = rfi_state_last(&c->plan.birth);
+    uint32_t rank = c->plan.config.first_rank + i;
+    const struct rfi_position *at = &now->at[rank];
+    struct rfi_generation g = {
+        .epoch = at->epoch, .batch = at->batch, .end_ticket = UINT64_MAX, .log_length = now->n_moves, .arena = i};
+    if (c->plan.config.gated) {
+        g.first_ticket = 1;
+        g.stop_ticket = 1 + rfi_moves_len(c->order, at->epoch, rank, now->moves, now->n_moves) - at->batch;
+    } else {
+        g.end_ticket = rfi_end_ticket(c, i, 0, at->epoch, at->batch);
+    }
+    return g;
 }
 
 static int make_rings(struct rfi_coordinator *c)
 {
+    const struct rfi_stage_state *now = rfi_state_last(&c->plan.birth);
     c->order = c->plan.order;
     if (c->plan.membership_bytes)
         rfi_order_move_table(c->plan.order, c->run.membership);
+    memcpy(rfi_segment_region(&c->run.segment, RFI_R_ORIGIN), c->plan.origin, c->plan.origin_bytes);
+    if (now->n_moves)
+        memcpy(c->run.moves->entries, now->moves, now->n_moves * sizeof *now->moves);
+    atomic_store_explicit(&c->run.moves->n, now->n_moves, memory_order_release); /* the entries stand before it */
+    rfi_order_set_moves(c->plan.order, c->run.moves->entries, now->n_moves);
     for (uint32_t i = 0; i < c->plan.config.ranks; i++) {
-        struct rfi_generation g = {.epoch = c->o->start_epoch,
-                                   .end_ticket = rfi_end_ticket(c, i, 0, c->o->start_epoch)};
+        uint32_t rank = c->plan.config.first_rank + i;
+        set_lens(c, i);
+        struct rfi_generation g = first_generation(c, i);
         rfi_ring_init(&c->run.rings[i], &g);
         c->run.rings[i].sh->node = bell_node(c, i);
-        c->run.ranks[i].len = rfi_order_len(c->order, c->plan.config.first_rank + i);
-        c->run.ranks[i].epoch_samples = c->o->order->tail == RF_TAIL_UNEVEN
-                                            ? rfi_order_rank_samples(c->order, c->plan.config.first_rank + i)
-                                            : c->run.ranks[i].len * c->plan.config.batch;
+        c->run.ranks[i].epoch_samples = samples_in(c, UINT64_MAX, rank);
+        c->run.ranks[i].total_samples = total_samples(c, rank, &now->at[rank]);
         c->run.ranks[i].node = c->topology.nodes[c->placement.rank_node[i]].os_node;
     }
     return 0;
@@ -191,8 +254,7 @@ void rfi_death(struct rfi_coordinator *c)
             munmap(c->staging[q], (uint64_t)c->plan.config.queue_depth * RFI_STAGING_BYTES);
     if (c->owns)
         rfi_run_disown(&c->run);
-    if (c->plan.order)
-        rfi_order_destroy(c->plan.order);
+    rfi_serve_plan_fini(&c->plan);
     if (c->dataset)
         rfi_dataset_close(c->dataset);
     free(c->run.rings);

@@ -50,6 +50,7 @@ struct rfi_coordinator {
     int epfd, sigfd, listener, parent_pidfd;
     uint64_t rated_ns;
     uint64_t *rated; /* last counts: samples and bytes a rank, then samples a worker */
+    uint64_t saved_samples; /* released here when the last checkpoint was written */
     bool stopping;
     bool owns; /* the owner mutex is locked */
     int failed; /* negative errno: the run cannot go on */
@@ -74,7 +75,8 @@ void rfi_unwatch(struct rfi_coordinator *c, int fd);
 int rfi_birth(struct rfi_coordinator *c);
 void rfi_death(struct rfi_coordinator *c);
 
-uint64_t rfi_end_ticket(const struct rfi_coordinator *c, uint32_t rank, uint64_t first_ticket, uint64_t epoch);
+uint64_t rfi_end_ticket(const struct rfi_coordinator *c, uint32_t rank, uint64_t first_ticket, uint64_t epoch,
+                        uint64_t batch);
 
 /* children.c */
 int rfi_children_start(struct rfi_coordinator *c);
@@ -94,6 +96,10 @@ void rfi_lease_end(struct rfi_coordinator *c, uint32_t rank);
 void rfi_lease_died(struct rfi_coordinator *c, uint32_t rank); /* the pidfd said so */
 bool rfi_leases_done(const struct rfi_coordinator *c);
 void rfi_leases_close(struct rfi_coordinator *c);
+
+/* save.c */
+void rfi_save_step(struct rfi_coordinator *c); /* writes the checkpoint when it is due */
+void rfi_save_last(struct rfi_coordinator *c); /* at the end of the run */
 
 /* rates.c */
 void rfi_rates_step(struct rfi_coordinator *c);

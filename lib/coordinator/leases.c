@@ -188,8 +188,8 @@ void rfi_lease_pending(struct rfi_coordinator *c, uint32_t index)
         close(sock);
 }
 
-/* A cut: from the next ticket on, the ring stands at batch 0 of `epoch`. */
-static void seek(struct rfi_coordinator *c, uint32_t rank, uint32_t seq, uint64_t epoch)
+/* A cut: from the next ticket on, the ring stands at `batch` of `epoch`. */
+static void seek(struct rfi_coordinator *c, uint32_t rank, uint32_t seq, uint64_t epoch, uint64_t batch)
 {
     struct rfi_ring *r = &c->run.rings[rank];
     int sock = c->leases[rank].sock;
@@ -201,8 +201,26 @@ static void seek(struct rfi_coordinator *c, uint32_t rank, uint32_t seq, uint64_
               (unsigned long long)(c->o->epochs ? end - 1 : UINT64_MAX));
         return;
     }
+    if (c->run.config.gated) {
+        reply(
+            sock, seq, -ENOTSUP, 0, 0,
+            "the ranks of run '%s' exchange batches, so an epoch cannot be begun again by one of them. Use a strategy "
+            "other than adaptive and --on-dead-rank wait",
+            c->o->name);
+        return;
+    }
+    uint64_t len = rfi_run_len(&c->run.ranks[rank].lens, epoch);
+    if (batch > len) {
+        reply(sock, seq, -ERANGE, 0, 0, "epoch %llu has %llu batches for rank %u: there is no batch %llu",
+              (unsigned long long)epoch, (unsigned long long)len, r->rank, (unsigned long long)batch);
+        return;
+    }
     uint64_t cut = rfi_ring_hold(r);
-    struct rfi_generation g = {.first_ticket = cut, .epoch = epoch, .end_ticket = rfi_end_ticket(c, rank, cut, epoch)};
+    struct rfi_generation g = {.epoch = epoch,
+                               .batch = batch,
+                               .end_ticket = rfi_end_ticket(c, rank, cut, epoch, batch),
+                               .log_length = atomic_load_explicit(&c->run.moves->n, memory_order_relaxed),
+                               .arena = rank};
     rfi_ring_append(r, cut, &g);
     rfi_bell_ring(r->bell);
     reply(sock, seq, 0, 0, cut, "%s", "");
@@ -227,7 +245,7 @@ void rfi_lease_message(struct rfi_coordinator *c, uint32_t rank)
     if (named == rank && q.op == RFI_OP_DETACH)
         c->leases[rank].goodbye = true;
     else if (named == rank && q.op == RFI_OP_SEEK)
-        seek(c, rank, q.seq, q.epoch);
+        seek(c, rank, q.seq, q.epoch, q.batch);
     else
         reply(sock, q.seq, -EPROTO, 0, 0, "the server does not know this request. Use the same version on both sides");
 }
@@ -238,6 +256,8 @@ bool rfi_leases_done(const struct rfi_coordinator *c)
         const struct rfi_ring *r = &c->run.rings[i];
         struct rfi_generation g;
         rfi_ring_generation(r, UINT64_MAX >> 16, &g);
+        if (atomic_load_explicit(&c->run.ranks[i].failed, memory_order_relaxed))
+            continue;
         if (!c->leases[i].ever || atomic_load_explicit(&r->tr->released, memory_order_acquire) < g.end_ticket)
             return false;
     }

@@ -4,17 +4,20 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "checkpoint/resume.h"
 #include "plan/arena.h"
 #include "plan/plan.h"
 #include "plan/source.h"
 #include "segment/room.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
-enum { DEFAULT_QUEUE_DEPTH = 32 };
+enum { DEFAULT_QUEUE_DEPTH = 32, MOVES_ROOM = 4096 };
 
 /* O_DIRECT pays when the page cache cannot hold the data anyway. */
 static bool choose_direct(const struct rfi_serve_options *o, bool possible)
@@ -30,6 +33,40 @@ static bool choose_direct(const struct rfi_serve_options *o, bool possible)
     return possible && o->engine != RF_ENGINE_NULL && info.bytes > rfi_room_available() / 2;
 }
 
+/* The state that a run begins with, and its order: at the beginning, or where another life stood. */
+static int begin(const struct rfi_serve_options *o, const struct rfi_order_source *source, struct rfi_serve_plan *p,
+                 struct rfi_error *err)
+{
+    rf_dataset_info info;
+    uint64_t id[2];
+    char run[40];
+    rfi_dataset_info(o->dataset, &info);
+    if (o->resume)
+        return rfi_resume(o->resume, o->order, info.fingerprint, source, &p->order, &p->birth, err);
+    if (getrandom(id, sizeof id, 0) != sizeof id)
+        return rfi_fail(err, errno, "cannot get random bytes for the run's identity: %s", strerror(errno));
+    snprintf(run, sizeof run, "%016" PRIx64 "%016" PRIx64, id[0], id[1]);
+    int rc = rfi_order_create(o->order, source, NULL, &p->order, err);
+    if (rc < 0)
+        return rc;
+    rc = rfi_state_begin(o->order, info.fingerprint, info.samples, o->name ? o->name : "", run, o->start_epoch,
+                         &p->birth, err);
+    if (rc < 0)
+        rfi_order_destroy(p->order);
+    return rc;
+}
+
+static int write_origin(struct rfi_serve_plan *p, const char *name, struct rfi_error *err)
+{
+    size_t bytes;
+    snprintf(p->birth.name, sizeof p->birth.name, "%s", name ? name : "");
+    p->origin = rfi_state_text(&p->birth, &bytes);
+    if (!p->origin)
+        return rfi_fail(err, ENOMEM, "out of memory for the run's origin");
+    p->origin_bytes = bytes;
+    return 0;
+}
+
 /* The order itself is made here, because only it knows how many samples the smallest rank has (padding
  * may repeat one sample inside a batch). Its table moves into the segment later. */
 static int plan_tables(const struct rfi_serve_options *o, struct rfi_serve_plan *p, struct rfi_error *err)
@@ -41,10 +78,12 @@ static int plan_tables(const struct rfi_serve_options *o, struct rfi_serve_plan 
     p->dataset_bytes = core;
     int rc = rfi_order_table_bytes(o->order, &source, &p->membership_bytes, err);
     if (rc == 0)
-        rc = rfi_order_create(o->order, &source, NULL, &p->order, err);
+        rc = begin(o, &source, p, err);
+    if (rc < 0)
+        p->order = NULL;
     if (rc == 0 && p->membership_bytes) /* a --subset file may have changed in between */
         p->membership_bytes = rfi_order_samples(p->order) * sizeof(uint32_t);
-    return rc;
+    return rc == 0 ? write_origin(p, o->name, err) : rc;
 }
 
 static void copy_order(const rf_order_options *o, struct rfi_config_shared *c)
@@ -97,6 +136,8 @@ int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology 
     c->nodes = t->n_nodes;
     c->epochs = o->epochs;
     c->start_epoch = o->start_epoch;
+    c->gated = o->redistribute || (o->order->strategy == RF_ADAPTIVE && o->rebalance);
+    c->moves_cap = (uint32_t)rfi_state_now(&ret->birth)->n_moves + (c->gated ? MOVES_ROOM : 0);
     c->samples = info.samples;
     c->fixed_bytes = info.fixed_bytes;
     c->n_fields = info.n_fields;
@@ -109,5 +150,14 @@ int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology 
     memcpy(c->fingerprint, info.fingerprint, sizeof info.fingerprint);
     if (c->direct)
         ret->staging_bytes = (uint64_t)c->queues * c->queue_depth * RFI_STAGING_BYTES;
-    return rfi_run_size(c, ret->dataset_bytes, ret->membership_bytes, &ret->size, err);
+    return rfi_run_size(c, ret->dataset_bytes, ret->membership_bytes, ret->origin_bytes, &ret->size, err);
+}
+
+void rfi_serve_plan_fini(struct rfi_serve_plan *p)
+{
+    rfi_order_destroy(p->order);
+    rfi_state_fini(&p->birth);
+    free(p->origin);
+    p->order = NULL;
+    p->origin = NULL;
 }

@@ -150,6 +150,7 @@ static void loop(struct rfi_coordinator *c)
         }
         rfi_children_step(c);
         rfi_rates_step(c);
+        rfi_save_step(c);
         if (c->o->tick)
             c->o->tick(c->o->ctx, &c->run);
         if (c->failed) {
@@ -183,9 +184,11 @@ int rfi_serve(const struct rfi_serve_options *o, struct rfi_error *err)
         loop(&c);
         wake_trainers(&c);
         rc = c.failed;
-    }
-    if (c.children)
         stop_workers(&c);
+        rfi_save_last(&c);
+    } else if (c.children) {
+        stop_workers(&c);
+    }
     rfi_leases_close(&c);
     rfi_death(&c);
     if (c.epfd >= 0)

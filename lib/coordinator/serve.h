@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "checkpoint/state.h"
 #include "dataset/dataset.h"
 #include "run/run.h"
 
@@ -19,6 +20,12 @@ struct rfi_serve_options {
     rf_switch direct, pin, numa;
     uint32_t heartbeat_ms, timeout_ms, max_restarts;
     int64_t parent_pid; /* end when this process ends; 0: none */
+    const struct rfi_state *resume; /* where to go on: complete; NULL: at the beginning */
+    const char *checkpoint; /* file; NULL: none is written */
+    uint64_t checkpoint_every; /* samples released here; 0: only at the end of the run */
+    bool rebalance; /* strategy adaptive: move batches between ranks */
+    double rebalance_threshold;
+    bool redistribute; /* the batches of a rank whose trainer died go to the others */
     /* Called once when trainers may attach; then about 20 times a second. */
     void (*ready)(void *ctx, const struct rfi_run_view *run);
     void (*tick)(void *ctx, const struct rfi_run_view *run);
@@ -37,7 +44,11 @@ struct rfi_serve_plan {
     uint64_t largest; /* footprint of the largest possible batch */
     bool direct_possible;
     struct rfi_order *order; /* made on the way; the caller's, to be destroyed */
+    struct rfi_state birth; /* where the run begins; the caller's, to be freed */
+    char *origin; /* its text; malloced */
+    uint64_t origin_bytes;
 };
+void rfi_serve_plan_fini(struct rfi_serve_plan *p);
 struct rfi_topology;
 int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology *t, struct rfi_serve_plan *ret,
                    struct rfi_error *err);

@@ -6,6 +6,7 @@
 #include "order/classes.h"
 #include "order/membership.h"
 #include "order/order_private.h"
+#include "order/past_private.h"
 #include "order/subset.h"
 
 #include <errno.h>
@@ -18,7 +19,8 @@ enum { DEFAULT_WINDOW_BLOCKS = 16 };
 
 static bool needs_grouping(const rf_order_options *o)
 {
-    return o->strategy == RF_HASH || o->strategy == RF_STRATIFIED;
+    rf_strategy s = o->strategy == RF_ADAPTIVE ? o->base : o->strategy;
+    return s == RF_HASH || s == RF_STRATIFIED;
 }
 
 static int check_source(const rf_order_options *o, const struct rfi_order_source *src, struct rfi_error *err)
@@ -34,17 +36,28 @@ static int check_source(const rf_order_options *o, const struct rfi_order_source
                         "--strategy %s: %" PRIu64
                         " samples, but its table holds indices up to 4294967295. Use round-robin, "
                         "contiguous or range, which need no table",
-                        o->strategy == RF_HASH ? "hash" : "stratified", src->samples);
+                        o->strategy == RF_STRATIFIED || o->base == RF_STRATIFIED ? "stratified" : "hash", src->samples);
     return 0;
 }
 
-int rfi_order_table_bytes(const rf_order_options *o, const struct rfi_order_source *src, uint64_t *ret,
+/* Adaptive deals as its base does; what is moved later stands in the log. */
+static rf_order_options dealt_as(const rf_order_options *o)
+{
+    rf_order_options plain = *o;
+    if (plain.strategy == RF_ADAPTIVE)
+        plain.strategy = plain.base;
+    return plain;
+}
+
+int rfi_order_table_bytes(const rf_order_options *given, const struct rfi_order_source *src, uint64_t *ret,
                           struct rfi_error *err)
 {
     struct rfi_subset subset;
-    int rc = check_source(o, src, err);
-    if (rc == 0)
-        rc = rfi_subset_load(o, src->samples, false, &subset, err);
+    int rc = check_source(given, src, err);
+    if (rc < 0)
+        return rc;
+    rf_order_options plain = dealt_as(given), *o = &plain;
+    rc = rfi_subset_load(o, src->samples, false, &subset, err);
     if (rc == 0)
         *ret = needs_grouping(o) || subset.listed ? subset.n * sizeof(uint32_t) : 0;
     return rc;
@@ -178,14 +191,15 @@ static int fill_order(struct rfi_order *order, const rf_order_options *o, const 
     return rc;
 }
 
-int rfi_order_create(const rf_order_options *o, const struct rfi_order_source *src, void *table, struct rfi_order **ret,
-                     struct rfi_error *err)
+int rfi_order_create(const rf_order_options *given, const struct rfi_order_source *src, void *table,
+                     struct rfi_order **ret, struct rfi_error *err)
 {
-    int rc = check_source(o, src, err);
+    int rc = check_source(given, src, err);
     if (rc == 0)
-        rc = check_classes(o, src, err);
+        rc = check_classes(given, src, err);
     if (rc < 0)
         return rc;
+    rf_order_options plain = dealt_as(given), *o = &plain;
     struct rfi_order *order = calloc(1, sizeof *order);
     if (!order)
         return rfi_fail(err, ENOMEM, "order: no memory");
@@ -213,6 +227,7 @@ void rfi_order_destroy(struct rfi_order *o)
 {
     if (!o)
         return;
+    rfi_past_destroy(o->past);
     free(o->own_table);
     free(o->ranges);
     free(o->starts);

@@ -25,7 +25,7 @@ struct rfi_order_source {
 
 struct rfi_order;
 
-/* Checks the options by themselves, without a dataset. -EINVAL names the option; -ENOTSUP: adaptive. */
+/* Checks the options by themselves, without a dataset. -EINVAL names the option. */
 int rfi_order_validate(const rf_order_options *o, struct rfi_error *err);
 
 /* Bytes of membership table that these options need over this source (0: none). Also validates. */
@@ -69,6 +69,10 @@ uint64_t rfi_view_fill_tail(struct rfi_view *v, uint64_t from, uint64_t count, u
 /* Batch `batch` under the tail rule into ids[B] and flags[B] (flags may be NULL); returns the count,
  * 0 past the end. */
 uint64_t rfi_view_batch(struct rfi_view *v, uint64_t batch, uint64_t *ids, uint8_t *flags);
+
+/* Samples [from, from + count) of it, for batches too large to be held; returns how many there are. */
+uint64_t rfi_view_batch_part(struct rfi_view *v, uint64_t batch, uint64_t from, uint64_t count, uint64_t *ids,
+                             uint8_t *flags);
 
 /* Inverse of the epoch order: 0, or -ENOENT when `index` is in no rank's sequence. Moves the view. */
 int rfi_view_locate(struct rfi_view *v, uint64_t epoch, uint64_t index, uint32_t *ret_rank, uint64_t *ret_position);

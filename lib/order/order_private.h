@@ -33,6 +33,10 @@ struct rfi_order {
 
     struct rfi_range *ranges; /* range: [world_size] */
     uint64_t *starts; /* grouped or range: [world_size + 1], sums of n_r */
+
+    struct rfi_past *past; /* what earlier stages left; NULL: nothing */
+    const struct rfi_move *moves; /* log of moved batches, borrowed */
+    uint64_t n_moves; /* in effect for rfi_view_seek */
 };
 
 /* Position where an even cut of n into `parts` begins part `i`, the larger ones first; i <= parts. */

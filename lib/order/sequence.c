@@ -63,11 +63,40 @@ static void elements(struct rfi_view *v, uint32_t rank, uint64_t from, uint64_t 
     }
 }
 
+/* The span that element x of what is left lies in. */
+static const struct rfi_rest_span *span_of(const struct rfi_rest *rest, uint64_t x)
+{
+    uint64_t lo = 0, hi = rest->n_spans; /* spans[lo].at <= x < spans[hi].at */
+    while (hi - lo > 1) {
+        uint64_t mid = lo + (hi - lo) / 2;
+        if (rest->spans[mid].at <= x)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    return &rest->spans[lo];
+}
+
+/* Every W-th element of what the stage before left. */
+static void rest_sequence(struct rfi_view *v, uint32_t rank, uint64_t from, uint64_t count, uint64_t *ids)
+{
+    uint64_t world = v->order->world_size;
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t x = rank + world * (from + i);
+        const struct rfi_rest_span *s = span_of(v->rest, x);
+        rfi_view_sequence(v->before, s->rank, s->from + (x - s->at), 1, ids + i);
+    }
+}
+
 void rfi_view_sequence(struct rfi_view *v, uint32_t rank, uint64_t from, uint64_t count, uint64_t *ids)
 {
     struct rfi_base base = rfi_order_base(v->order, rank);
     if (count == 0)
         return;
+    if (v->rest) {
+        rest_sequence(v, rank, from, count, ids);
+        return;
+    }
     elements(v, rank, from, count, ids);
     if (base.table) {
         for (uint64_t i = 0; i < count; i++)

@@ -49,9 +49,9 @@ static int check_choices(const rf_order_options *o, struct rfi_error *err)
         check_choice("--hash-key", (int)o->hash_key, RF_HASH_LABEL + 1, err) < 0 ||
         check_choice("--base", (int)o->base, RF_ADAPTIVE, err) < 0)
         return -EINVAL;
-    if (o->strategy == RF_ADAPTIVE)
-        return rfi_fail(err, ENOTSUP,
-                        "--strategy adaptive: not available yet, it comes with rebalancing. Use its base strategy");
+    if (o->strategy != RF_ADAPTIVE && o->base != RF_ROUND_ROBIN)
+        return rfi_fail(err, EINVAL,
+                        "--base: only strategy adaptive has one. Add --strategy adaptive, or leave it out");
     return 0;
 }
 
@@ -71,9 +71,14 @@ static int check_sizes(const rf_order_options *o, struct rfi_error *err)
     return 0;
 }
 
+static rf_strategy deals_as(const rf_order_options *o)
+{
+    return o->strategy == RF_ADAPTIVE ? o->base : o->strategy;
+}
+
 static int check_partitions(const rf_order_options *o, struct rfi_error *err)
 {
-    if (o->strategy != RF_HASH)
+    if (deals_as(o) != RF_HASH)
         return 0;
     uint64_t p = rfi_order_partitions(o);
     if (p < o->world_size)
@@ -91,7 +96,7 @@ static int check_partitions(const rf_order_options *o, struct rfi_error *err)
 static int check_ranges(const rf_order_options *o, struct rfi_error *err)
 {
     struct rfi_range *ranges;
-    if (o->strategy != RF_RANGE)
+    if (deals_as(o) != RF_RANGE)
         return o->ranges ? rfi_fail(err, EINVAL,
                                     "--ranges: only strategy range has them. Add --strategy range, or leave "
                                     "them out")

@@ -5,12 +5,19 @@
 #include "order/blocks.h"
 #include "order/cache.h"
 #include "order/order_private.h"
+#include "order/past_private.h"
 
 struct rfi_view {
     const struct rfi_order *order;
     uint64_t epoch;
     uint32_t rank;
     struct rfi_cache cache;
+    const struct rfi_rest *rest; /* of the epoch, or NULL: plain */
+    struct rfi_view *before; /* of the order before, when there is a past */
+    /* Moved batches: the lists of lists_epoch after the first lists_moves entries of the log. */
+    struct rfi_lists lists;
+    uint64_t lists_epoch, lists_moves;
+    const struct rfi_list *list; /* of the rank; NULL: its own batches and no others */
 };
 
 /* Block shuffle of `rank`: `slice` is where its positions begin in the concatenation of blocks. */

@@ -68,6 +68,13 @@ static bool past_the_end(const struct rfi_ring *r, const struct rfi_generation *
     return newest.first_ticket <= ticket;
 }
 
+/* The ring is stopped there until the next generation. A claim that saw an older record may pass the stop for an
+ * instant and is given back; whoever cuts then finds the cut behind the stop, and tries again. */
+static bool stopped(const struct rfi_generation *g, uint64_t ticket)
+{
+    return g->stop_ticket && ticket >= g->stop_ticket;
+}
+
 /* 1: fits, *c filled in; 0: not now; RFI_RING_AGAIN; or a negative errno. */
 static int fits(struct rfi_ring *r, uint64_t freed, uint64_t edge, uint64_t ticket, rfi_footprint_fn fn, void *ctx,
                 struct rfi_claim *c)
@@ -79,7 +86,7 @@ static int fits(struct rfi_ring *r, uint64_t freed, uint64_t edge, uint64_t tick
     c->ticket = ticket;
     c->slot = rfi_slot_of(r, ticket);
     rfi_ring_generation(r, ticket, &c->generation);
-    if (past_the_end(r, &c->generation, ticket))
+    if (stopped(&c->generation, ticket) || past_the_end(r, &c->generation, ticket))
         return 0;
     c->end = ticket >= c->generation.end_ticket;
     rc = rfi_place_ensure(r, freed, ticket, fn, ctx, &place);
@@ -188,7 +195,7 @@ uint32_t rfi_ring_claimable(const struct rfi_ring *r)
         if (rfi_word_ticket(word) == t && rfi_word_state(word) != RFI_FREE)
             continue;
         rfi_ring_generation(r, t, &g);
-        n += !past_the_end(r, &g, t);
+        n += !stopped(&g, t) && !past_the_end(r, &g, t);
     }
     return n;
 }

@@ -19,12 +19,13 @@ static uint64_t descriptor_bytes(const struct rfi_config_shared *c)
     return rfi_align_up(c->batch * (8 * words + 1), 64);
 }
 
-int rfi_run_size(struct rfi_config_shared *c, uint64_t dataset_bytes, uint64_t membership_bytes,
+int rfi_run_size(struct rfi_config_shared *c, uint64_t dataset_bytes, uint64_t membership_bytes, uint64_t origin_bytes,
                  struct rfi_run_size *ret, struct rfi_error *err)
 {
     struct rfi_region_shared regions[RFI_N_REGIONS];
     uint64_t data;
-    if (c->batch > UINT32_MAX || c->depth > 4096 || c->ranks > 4096 || c->workers > RFI_MAX_WORKERS)
+    if (c->batch > UINT32_MAX || c->depth > 4096 || c->ranks > 4096 || c->workers > RFI_MAX_WORKERS ||
+        c->moves_cap > 1 << 20)
         return rfi_fail(err, EINVAL,
                         "absurd numbers: batch %" PRIu64 " (at most 4294967295), prefetch %u (4096), ranks %u (4096), "
                         "workers %u (64). Lower them",
@@ -55,6 +56,8 @@ int rfi_run_size(struct rfi_config_shared *c, uint64_t dataset_bytes, uint64_t m
             [RFI_R_BELLS] = {RFI_BELL_BYTES, 1},
             [RFI_R_DATASET] = {1, dataset_bytes},
             [RFI_R_MEMBERSHIP] = {1, membership_bytes},
+            [RFI_R_ORIGIN] = {1, origin_bytes},
+            [RFI_R_MOVES] = {1, sizeof(struct rfi_moves_shared) + c->moves_cap * sizeof(struct rfi_move)},
         }};
     int rc = rfi_segment_layout(ret->regions, RFI_N_REGIONS, regions, &ret->control_bytes, err);
     if (rc < 0)
@@ -72,11 +75,19 @@ int rfi_run_size(struct rfi_config_shared *c, uint64_t dataset_bytes, uint64_t m
 
 uint64_t rfi_run_signature(void)
 {
-    const uint64_t sizes[] = {
-        sizeof(struct rfi_config_shared), sizeof(struct rfi_coordinator_shared), sizeof(struct rfi_worker_shared),
-        sizeof(struct rfi_rank_shared),   sizeof(struct rfi_inflight_shared),    sizeof(struct rfi_ring_shared),
-        sizeof(struct rfi_slot_shared),   sizeof(struct rfi_generation),         sizeof(struct rfi_trainer_shared),
-        sizeof(struct rfi_bell_shared),   sizeof(struct rfi_recorded),           RFI_N_REGIONS};
+    const uint64_t sizes[] = {sizeof(struct rfi_config_shared),
+                              sizeof(struct rfi_coordinator_shared),
+                              sizeof(struct rfi_worker_shared),
+                              sizeof(struct rfi_rank_shared),
+                              sizeof(struct rfi_inflight_shared),
+                              sizeof(struct rfi_ring_shared),
+                              sizeof(struct rfi_slot_shared),
+                              sizeof(struct rfi_generation),
+                              sizeof(struct rfi_trainer_shared),
+                              sizeof(struct rfi_bell_shared),
+                              sizeof(struct rfi_recorded),
+                              sizeof(struct rfi_moves_shared),
+                              RFI_N_REGIONS};
     uint64_t h = 14695981039346656037u; /* FNV-1a over the words */
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         h = (h ^ sizes[i]) * 1099511628211u;
@@ -99,7 +110,7 @@ static int check_config(struct rfi_run_view *r, struct rfi_error *err)
               c.queues == c.workers && c.queue_depth && c.queue_depth <= 4096 && c.n_fields < 65536 && c.batch &&
               c.fixed_bytes <= UINT64_MAX / 4;
     ok = ok && rfi_run_size(&c, r->segment.regions[RFI_R_DATASET].bytes, r->segment.regions[RFI_R_MEMBERSHIP].bytes,
-                            &size, err) == 0;
+                            r->segment.regions[RFI_R_ORIGIN].bytes, &size, err) == 0;
     for (uint32_t i = 0; ok && i < RFI_N_REGIONS; i++)
         ok = r->segment.regions[i].element_bytes == size.regions[i].element_bytes &&
              r->segment.regions[i].count == size.regions[i].count;
@@ -167,6 +178,7 @@ static int open_view(struct rfi_segment *s, bool owner, const struct rfi_config_
     ret->dataset = region(ret, RFI_R_DATASET);
     ret->dataset_bytes = s->regions[RFI_R_DATASET].bytes;
     ret->membership = region(ret, RFI_R_MEMBERSHIP);
+    ret->moves = region(ret, RFI_R_MOVES);
     return open_rings(ret, err);
 }
 

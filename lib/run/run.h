@@ -29,6 +29,7 @@ struct rfi_run_view {
     const void *dataset; /* core image */
     uint64_t dataset_bytes;
     void *membership;
+    struct rfi_moves_shared *moves;
 };
 
 /* What a run needs in memory: pure arithmetic on a filled config. */
@@ -37,7 +38,7 @@ struct rfi_run_size {
     uint64_t control_bytes, data_bytes;
 };
 int rfi_run_size(struct rfi_config_shared *config, uint64_t dataset_bytes, uint64_t membership_bytes,
-                 struct rfi_run_size *ret, struct rfi_error *err);
+                 uint64_t origin_bytes, struct rfi_run_size *ret, struct rfi_error *err);
 
 /* Sum over the structs whose layout both sides must share. */
 uint64_t rfi_run_signature(void);
@@ -80,11 +81,13 @@ static inline struct rfi_inflight_shared *rfi_run_inflight(const struct rfi_run_
 /* A line in the flight recorder. */
 void rfi_run_record(struct rfi_run_view *r, uint32_t ring, uint32_t worker, uint64_t ticket, uint64_t data_offset);
 
-/* (epoch, batch) of ticket t in its generation, given the rank's batches an epoch (> 0). */
-static inline void rfi_run_content(const struct rfi_generation *g, uint64_t ticket, uint64_t len, uint64_t *ret_epoch,
-                                   uint64_t *ret_batch)
-{
-    uint64_t at = g->batch + (ticket - g->first_ticket);
-    *ret_epoch = g->epoch + at / len;
-    *ret_batch = at % len;
-}
+/* Epoch and batch of a ticket: see struct rfi_generation. Any numbers are safe to pass. A ticket behind the last
+ * batch stands at batch 0 of the epoch after it, or, where a ring is gated, at the end of its epoch. */
+void rfi_run_content(const struct rfi_epoch_lens *l, const struct rfi_generation *g, uint64_t ticket,
+                     uint64_t *ret_epoch, uint64_t *ret_batch);
+
+/* Batches from (epoch, batch) to the beginning of epoch `end`; saturates. */
+uint64_t rfi_run_batches(const struct rfi_epoch_lens *l, uint64_t epoch, uint64_t batch, uint64_t end);
+
+/* Batches of one epoch, before moves. */
+uint64_t rfi_run_len(const struct rfi_epoch_lens *l, uint64_t epoch);

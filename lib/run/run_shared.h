@@ -6,6 +6,7 @@
  * the worker that owns the queue, or the parent after its death. Trainers map all of it read-only. */
 #pragma once
 
+#include "order/past.h"
 #include "ring/ring_shared.h"
 
 enum rfi_region_id {
@@ -23,6 +24,8 @@ enum rfi_region_id {
     RFI_R_BELLS,
     RFI_R_DATASET,
     RFI_R_MEMBERSHIP,
+    RFI_R_ORIGIN,
+    RFI_R_MOVES,
     RFI_N_REGIONS
 };
 
@@ -48,6 +51,8 @@ struct rfi_config_shared {
     uint32_t heartbeat_ms, timeout_ms, max_restarts;
     uint32_t generations_cap;
     uint32_t recorder_entries;
+    uint32_t moves_cap; /* entries of the rebalance log */
+    uint32_t gated; /* a ring stops at the end of each epoch until its log is closed */
     uint32_t strategy, base, shuffle, tail, hash_key;
     uint64_t seed, block_samples, window_blocks, hash_partitions, hash_seed;
     uint64_t started_ns;
@@ -108,17 +113,35 @@ struct rfi_worker_shared {
 };
 _Static_assert(sizeof(struct rfi_worker_shared) == 256, "worker record");
 
+/* Batches an epoch of one rank, before moves: `len`, but for unfinished epochs that were dealt anew. */
+struct rfi_epoch_lens {
+    uint64_t len, first;
+    uint64_t n; /* epochs [first, first + n) have unfinished[] */
+    uint64_t unfinished[RFI_UNFINISHED_MAX];
+};
+
+/* Rebalance log: written by the parent, entry first, then n (release). Read by workers and checkpoints. */
+struct rfi_moves_shared {
+    alignas(128) _Atomic uint64_t n;
+    uint64_t pad[15];
+    struct rfi_move entries[]; /* [config.moves_cap] */
+};
+_Static_assert(sizeof(struct rfi_move) == 32 && sizeof(struct rfi_moves_shared) == 128, "rebalance log");
+
 /* A rank's record, written by the parent. Attached: WATCHED by pidfd since the socket's accept. */
 struct rfi_rank_shared {
     alignas(128) _Atomic int32_t pid; /* trainer; 0: nobody */
     _Atomic uint32_t incarnation; /* attaches so far */
     _Atomic uint64_t rate_samples, rate_bytes; /* a second, double bits */
     _Atomic uint64_t attached_ns;
-    uint64_t len; /* batches an epoch; fixed at birth */
+    struct rfi_epoch_lens lens; /* fixed at birth */
     int32_t node; /* os number of the arena's node */
     _Atomic uint32_t died; /* the last trainer ended without a goodbye */
     uint64_t epoch_samples; /* delivered in an epoch, padding included; fixed at birth */
-    uint64_t pad1[8];
+    uint64_t total_samples; /* to be delivered in this life; 0: for ever; fixed at birth */
+    _Atomic uint64_t checkpoints; /* files written that this rank is in */
+    _Atomic uint32_t failed; /* given up after its trainer died: its batches went to the others */
+    uint32_t pad0;
 };
 
 /* One read that may be in flight. `active` is stored (release) before the submission and cleared after

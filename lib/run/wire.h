@@ -14,7 +14,7 @@
 
 enum rfi_wire_op {
     RFI_OP_ATTACH = 1,
-    RFI_OP_SEEK = 2 /* this rank goes to batch 0 of `epoch` */,
+    RFI_OP_SEEK = 2 /* this rank goes to `batch` of `epoch` */,
     RFI_OP_DETACH = 3 /* goodbye: no reply */
 };
 
@@ -23,7 +23,7 @@ struct rfi_request {
     uint32_t rank; /* global */
     uint32_t seq; /* of this connection; comes back in the reply */
     uint64_t nonce[2];
-    uint64_t epoch;
+    uint64_t epoch, batch;
 };
 
 struct rfi_reply {

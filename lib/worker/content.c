@@ -2,17 +2,15 @@
 #include "worker/content.h"
 
 #include "base/bytes.h"
-#include "run/run.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
 int rfi_content_init(struct rfi_content *c, const struct rfi_dataset *d, const struct rfi_order *o, uint32_t rank,
-                     uint64_t align, uint32_t depth)
+                     const struct rfi_epoch_lens *lens, uint64_t align, uint32_t depth)
 {
     uint64_t batch = rfi_order_batch_samples(o);
-    *c = (struct rfi_content){
-        .dataset = d, .rank = rank, .align = align, .len = rfi_order_len(o, rank), .known_cap = 4 * depth};
+    *c = (struct rfi_content){.dataset = d, .lens = lens, .rank = rank, .align = align, .known_cap = 4 * depth};
     c->ids = malloc(batch * sizeof *c->ids);
     c->flags = malloc(batch);
     c->known = calloc(c->known_cap, sizeof *c->known);
@@ -29,29 +27,37 @@ void rfi_content_fini(struct rfi_content *c)
     free(c->known);
 }
 
-uint64_t rfi_content_batch(struct rfi_content *c, uint64_t epoch, uint64_t batch, uint64_t *ids, uint8_t *flags)
+int rfi_content_batch(struct rfi_content *c, const struct rfi_generation *g, uint64_t ticket,
+                      struct rfi_content_batch *ret)
 {
-    rfi_view_seek(c->view, epoch, c->rank);
-    return rfi_view_batch(c->view, batch, ids, flags);
+    rfi_run_content(c->lens, g, ticket, &ret->epoch, &ret->batch);
+    int rc = rfi_view_seek_moved(c->view, ret->epoch, c->rank, g->log_length, &c->err);
+    if (rc < 0)
+        return rc;
+    ret->n_samples = (uint32_t)rfi_view_batch(c->view, ret->batch, c->ids, c->flags);
+    ret->last = ret->batch + 1 == rfi_view_len(c->view);
+    return 0;
 }
 
 int rfi_content_footprint(void *ctx, const struct rfi_generation *g, uint64_t ticket, uint64_t *ret)
 {
     struct rfi_content *c = ctx;
+    struct rfi_content_batch b;
     uint64_t epoch, batch;
-    if (c->len == 0 || ticket >= g->end_ticket) {
+    if (ticket >= g->end_ticket) {
         *ret = c->align;
         return 0;
     }
-    rfi_run_content(g, ticket, c->len, &epoch, &batch);
-    struct rfi_known_footprint *k = &c->known[(epoch * c->len + batch) % c->known_cap];
-    if (k->bytes && k->epoch == epoch && k->batch == batch) {
+    rfi_run_content(c->lens, g, ticket, &epoch, &batch);
+    struct rfi_known_footprint *k = &c->known[(epoch * c->lens->len + batch) % c->known_cap];
+    if (k->bytes && k->epoch == epoch && k->batch == batch && k->moves == g->log_length) {
         *ret = k->bytes;
         return 0;
     }
-    uint64_t n = rfi_content_batch(c, epoch, batch, c->ids, c->flags);
-    int rc = rfi_plan_footprint(c->dataset, c->align, c->ids, (uint32_t)n, ret, &c->err);
+    int rc = rfi_content_batch(c, g, ticket, &b);
     if (rc == 0)
-        *k = (struct rfi_known_footprint){.epoch = epoch, .batch = batch, .bytes = *ret};
+        rc = rfi_plan_footprint(c->dataset, c->align, c->ids, b.n_samples, ret, &c->err);
+    if (rc == 0)
+        *k = (struct rfi_known_footprint){.epoch = epoch, .batch = batch, .moves = g->log_length, .bytes = *ret};
     return rc;
 }

@@ -31,7 +31,8 @@ int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint
         j->flights[i].next_free = i + 1 < c->queue_depth ? i + 1 : NONE;
     int rc = rfi_files_init(&j->files, setup->dataset, c->direct, c->align);
     for (uint32_t i = 0; rc == 0 && i < c->ranks; i++)
-        rc = rfi_content_init(&j->contents[i], setup->dataset, setup->order, c->first_rank + i, c->align, c->depth);
+        rc = rfi_content_init(&j->contents[i], setup->dataset, setup->order, c->first_rank + i, &run->ranks[i].lens,
+                              c->align, c->depth);
     return rc;
 }
 
@@ -54,17 +55,18 @@ static void end_job(struct rfi_jobs *j, struct rfi_job *job)
 static int plan_job(struct rfi_jobs *j, struct rfi_job *job)
 {
     struct rfi_content *content = &j->contents[job->ring];
-    uint64_t epoch, batch;
+    struct rfi_content_batch b = {0};
     struct rfi_error err = {0};
-    rfi_run_content(&job->claim.generation, job->claim.ticket, content->len, &epoch, &batch);
-    job->last = batch + 1 == content->len;
-    job->n_samples = (uint32_t)rfi_content_batch(content, epoch, batch, content->ids, content->flags);
-    int rc = job->plan.cap ? 0 : rfi_plan_init(&job->plan, (uint32_t)j->run->config.batch, &err);
+    int rc = rfi_content_batch(content, &job->claim.generation, job->claim.ticket, &b);
+    job->last = b.last;
+    job->n_samples = b.n_samples;
+    if (rc == 0 && !job->plan.cap)
+        rc = rfi_plan_init(&job->plan, (uint32_t)j->run->config.batch, &err);
     if (rc == 0)
         rc = rfi_plan_batch(j->setup->dataset, j->run->config.align, content->ids, job->n_samples, &job->plan, &err);
     if (rc < 0)
         job->error = -rc;
-    rfi_publish_describe(j, job, epoch, batch, content);
+    rfi_publish_describe(j, job, b.epoch, b.batch, content);
     return rc;
 }
 

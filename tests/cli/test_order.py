@@ -153,7 +153,6 @@ def test_subset_file_and_splits(ringfeed, tmp_path):
         (["--samples", 10, "--world-size", 2, "--ranks", 3], "world size"),
         (["--samples", -1], "--samples"),
         (["--samples", 10, "--shuffle", "fast"], "--shuffle"),
-        (["--samples", 10, "--strategy", "adaptive"], "adaptive"),
         (["--samples", 10, "--strategy", "stratified"], "labels"),
         (["--samples", 10, "--strategy", "range"], "--ranges"),
         (["--samples", 10, "--strategy", "range", "--ranges", "0:6,5:10", "--ranks", 2], "overlaps"),

@@ -210,7 +210,7 @@ static int run(const struct options *o, rf_dataset *d)
         rc = emit(p);
     else
         rc = rc == -EINVAL ? cli_usage("%s", err.text) : cli_fail(err.text);
-    rfi_order_destroy(p->serve.order);
+    rfi_serve_plan_fini(&p->serve);
     rfi_placement_fini(&p->placement);
     free(p);
     return rc;

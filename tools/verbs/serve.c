@@ -1,6 +1,7 @@
 /* `ringfeed serve`: options to rfi_serve, and the ready line. */
 #include "cli.h"
 
+#include "checkpoint/find.h"
 #include "coordinator/serve.h"
 
 #include <errno.h>
@@ -12,13 +13,17 @@
 
 static const char *const engines[] = {"auto", "uring", "pread", "null", NULL};
 static const char *const switches[] = {"auto", "on", "off", NULL};
+static const char *const dead_rank[] = {"wait", "redistribute", NULL};
 static const char *const auto_off[] = {"auto", "off", NULL};
 
 struct serve_args {
     const char *name;
     uint64_t workers, prefetch, prefetch_samples, ring_bytes, queue_depth, heartbeat_ms, max_restarts, timeout_ms,
         parent_pid;
-    int engine, direct, pin, numa;
+    int engine, direct, pin, numa, on_dead_rank;
+    const char *checkpoint;
+    uint64_t checkpoint_every;
+    struct cli_list resume;
     bool json;
 };
 
@@ -34,18 +39,24 @@ static uint64_t total_samples(const struct rfi_run_view *run)
     const struct rfi_config_shared *c = &run->config;
     uint64_t total = 0;
     for (uint32_t i = 0; i < c->ranks; i++)
-        total += run->ranks[i].epoch_samples * c->epochs;
+        total += run->ranks[i].total_samples;
     return total;
 }
 
 /* Said once: an end of data at once looks like a fault to whoever did not expect it. */
 static void say_when_empty(const struct rfi_run_view *run)
 {
-    for (uint32_t i = 0; i < run->config.ranks; i++)
-        if (run->ranks[i].len)
+    bool any = false;
+    for (uint32_t i = 0; i < run->config.ranks; i++) {
+        if (run->config.epochs ? run->ranks[i].total_samples != 0 : run->ranks[i].lens.len != 0)
             return;
+        any |= run->ranks[i].lens.len != 0;
+    }
     if (run->config.samples == 0)
         cli_message("the dataset is empty: every trainer gets the end of data at once");
+    else if (any)
+        cli_message("nothing is left to deliver: the checkpoint stands behind the last epoch. Every trainer gets the "
+                    "end of data at once; give more --epochs to go on");
     else
         cli_message("no rank here has a batch: the subset, the ranges or the tail rule leave nothing of %" PRIu64
                     " samples. Every trainer gets the end of data at once",
@@ -96,8 +107,21 @@ static void catch_early_stop(void)
     sigaction(SIGTERM, &a, NULL);
 }
 
+/* Where --resume goes on: 1 and *ret, 0 for the beginning, or -1 after a message. */
+static int find_resume(const struct serve_args *a, struct rfi_state *ret)
+{
+    struct rfi_error note, err = {0};
+    int rc = rfi_resume_find(a->resume.items, a->resume.n, a->name, a->checkpoint, ret, &note, &err);
+    if (note.code)
+        cli_message("%s", note.text);
+    if (rc < 0)
+        cli_fail(err.text);
+    return rc < 0 ? -1 : rc;
+}
+
 static int serve(const struct serve_args *a, const struct cli_order_args *order, rf_dataset *dataset)
 {
+    struct rfi_state resume = {0};
     struct serving serving = {.json = a->json};
     struct rfi_error err = {0};
     uint64_t prefetch = a->prefetch;
@@ -123,13 +147,25 @@ static int serve(const struct serve_args *a, const struct cli_order_args *order,
         .timeout_ms = (uint32_t)a->timeout_ms,
         .max_restarts = (uint32_t)a->max_restarts,
         .parent_pid = (int64_t)a->parent_pid,
+        .checkpoint = a->checkpoint,
+        .checkpoint_every = a->checkpoint_every,
+        .rebalance = !order->rebalance_off,
+        .rebalance_threshold = order->rebalance_threshold,
+        .redistribute = a->on_dead_rank == 1,
         .ready = on_ready,
         .tick = on_tick,
         .ctx = &serving,
     };
     rf_set_log(say, NULL);
     signal(SIGPIPE, SIG_IGN);
+    int found = find_resume(a, &resume);
+    if (found < 0)
+        return CLI_FAILED;
+    o.resume = found ? &resume : NULL;
+    if (found)
+        o.start_epoch = resume.start_epoch;
     int rc = rfi_serve(&o, &err);
+    rfi_state_fini(&resume);
     cli_progress_end(&serving.progress);
     if (rc < 0)
         return rc == -EINVAL ? cli_usage("%s", err.text) : cli_fail(err.text);
@@ -167,6 +203,17 @@ int verb_serve(int argc, char **argv)
          .help = "deaths in a row without a batch before a worker is given up (default 100)", .max = 1000000},
         {"timeout-ms", CLI_U64, &a.timeout_ms, .metavar = "MS",
          .help = "how long a trainer waits for a batch (default 30000)", .min = 1, .max = 86400000},
+        {"checkpoint", CLI_STRING, &a.checkpoint, .metavar = "FILE",
+         .help =
+             "write the run's position there, at the end and as --checkpoint-every says; FILE.prev is the one before"},
+        {"checkpoint-every", CLI_U64, &a.checkpoint_every, .metavar = "SAMPLES",
+         .help = "a checkpoint whenever so many samples were released on this server (default 0: only at the end)"},
+        {"resume", CLI_LIST, &a.resume, .metavar = "FILE|auto",
+         .help =
+             "go on where FILE says (repeat for several servers' files), or where the dead run or --checkpoint stands"},
+        {"on-dead-rank", CLI_CHOICE, &a.on_dead_rank, .choices = dead_rank,
+         .help =
+             "a trainer died: wait for another one, or redistribute its samples to the living ranks (default wait)"},
         {"parent-pid", CLI_U64, &a.parent_pid, .metavar = "PID", .help = "end when this parent process ends",
          .max = 1u << 30},
         {"json", CLI_FLAG, &a.json, .help = "the ready line as JSON"},
@@ -183,6 +230,8 @@ int verb_serve(int argc, char **argv)
         return cli_usage("serve: wrong --name '%.80s': 1 to 64 of A-Z a-z 0-9 _ -", a.name);
     if (a.prefetch && a.prefetch_samples)
         return cli_usage("serve: both --prefetch and --prefetch-samples. Give one of them");
+    if (a.checkpoint_every && !a.checkpoint)
+        return cli_usage("serve: --checkpoint-every without --checkpoint FILE. Name the file too");
     catch_early_stop();
     if ((code = cli_order_resolve(&order_args)) != CLI_OK)
         return code;

@@ -16,6 +16,7 @@ LAYERS = [
     ["dataset", "order", "ring", "reader", "topology"],
     ["plan"],
     ["run"],
+    ["checkpoint"],
     ["worker", "attach"],
     ["coordinator"],
 ]

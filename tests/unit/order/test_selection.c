@@ -397,7 +397,7 @@ Test(validate, names_the_option, .timeout = 10)
     INVALID(EINVAL, "--shuffle", o_.shuffle = (rf_shuffle)3);
     INVALID(EINVAL, "--tail", o_.tail = (rf_tail)3);
     INVALID(EINVAL, "--hash-key", o_.hash_key = (rf_hash_key)3);
-    INVALID(ENOTSUP, "adaptive", o_.strategy = RF_ADAPTIVE);
+    INVALID(EINVAL, "--base", o_.base = RF_HASH);
     INVALID(EINVAL, "--hash-partitions 3", o_.strategy = RF_HASH; o_.hash_partitions = 3);
     INVALID(EINVAL, "--ranges", o_.ranges = "0:1");
     INVALID(EINVAL, "--ranges", o_.strategy = RF_RANGE);

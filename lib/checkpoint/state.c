@@ -1,0 +1,147 @@
+/* Memory of a state, and several servers' states joined. */
+#include "checkpoint/state.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int no_memory(struct rfi_error *err)
+{
+    return rfi_fail(err, ENOMEM, "checkpoint: no memory");
+}
+
+/* A copy of a string that may be absent. False: no memory. */
+static bool own(const char **text)
+{
+    const char *given = *text;
+    *text = given ? strdup(given) : NULL;
+    return !given || *text;
+}
+
+int rfi_state_add_stage(struct rfi_state *s, const rf_order_options *o, struct rfi_error *err)
+{
+    if (s->n_stages == RFI_STAGES_MAX)
+        return rfi_fail(err, E2BIG,
+                        "checkpoint: the world size changed %d times within unfinished epochs, and no more can be "
+                        "kept. Resume with --world-size %" PRIu32 " until an epoch ends",
+                        RFI_STAGES_MAX - 1, s->stages[s->n_stages - 1].o.world_size);
+    struct rfi_stage_state *st = &s->stages[s->n_stages];
+    *st = (struct rfi_stage_state){.o = *o};
+    s->n_stages++; /* what there is of it is freed by fini */
+    bool owned = own(&st->o.ranges);
+    owned = own(&st->o.subset) && owned;
+    owned = own(&st->o.split) && owned;
+    owned = own(&st->o.use) && owned;
+    if (!owned)
+        return no_memory(err);
+    st->at = calloc(o->world_size, sizeof *st->at);
+    st->known = calloc(o->world_size, sizeof *st->known);
+    return st->at && st->known ? 0 : no_memory(err);
+}
+
+int rfi_state_set_moves(struct rfi_stage_state *st, const struct rfi_move *moves, uint64_t n, struct rfi_error *err)
+{
+    struct rfi_move *copy = malloc((n ? n : 1) * sizeof *copy);
+    if (!copy)
+        return no_memory(err);
+    if (n)
+        memcpy(copy, moves, n * sizeof *copy);
+    free(st->moves);
+    st->moves = copy;
+    st->n_moves = n;
+    return 0;
+}
+
+int rfi_state_copy(const struct rfi_state *from, struct rfi_state *ret, struct rfi_error *err)
+{
+    *ret = *from;
+    ret->n_stages = 0;
+    for (uint32_t i = 0; i < from->n_stages; i++) {
+        const struct rfi_stage_state *st = &from->stages[i];
+        int rc = rfi_state_add_stage(ret, &st->o, err);
+        if (rc == 0)
+            rc = rfi_state_set_moves(&ret->stages[i], st->moves, st->n_moves, err);
+        if (rc < 0) {
+            rfi_state_fini(ret);
+            return rc;
+        }
+        memcpy(ret->stages[i].at, st->at, st->o.world_size * sizeof *st->at);
+        memcpy(ret->stages[i].known, st->known, st->o.world_size * sizeof *st->known);
+    }
+    return 0;
+}
+
+void rfi_state_fini(struct rfi_state *s)
+{
+    for (uint32_t i = 0; i < s->n_stages; i++) {
+        struct rfi_stage_state *st = &s->stages[i];
+        free((void *)(uintptr_t)st->o.ranges);
+        free((void *)(uintptr_t)st->o.subset);
+        free((void *)(uintptr_t)st->o.split);
+        free((void *)(uintptr_t)st->o.use);
+        free(st->at);
+        free(st->known);
+        free(st->moves);
+    }
+    s->n_stages = 0;
+}
+
+static int append_moves(struct rfi_stage_state *st, const struct rfi_stage_state *more, struct rfi_error *err)
+{
+    if (more->n_moves == 0)
+        return 0;
+    struct rfi_move *grown = realloc(st->moves, (st->n_moves + more->n_moves) * sizeof *grown);
+    if (!grown)
+        return no_memory(err);
+    memcpy(grown + st->n_moves, more->moves, more->n_moves * sizeof *grown);
+    st->moves = grown;
+    st->n_moves += more->n_moves;
+    return 0;
+}
+
+int rfi_state_merge(struct rfi_state *s, const struct rfi_state *more, struct rfi_error *err)
+{
+    if (strcmp(s->fingerprint, more->fingerprint) != 0)
+        return rfi_fail(err, EINVAL,
+                        "--resume: the files are of different datasets: fingerprint %s and %s. Give the files of one "
+                        "run",
+                        s->fingerprint, more->fingerprint);
+    if (s->n_stages != more->n_stages)
+        return rfi_fail(err, EINVAL,
+                        "--resume: the files are of different runs: one has %" PRIu32 " stages, the other %" PRIu32
+                        ". Give the files of one run",
+                        s->n_stages, more->n_stages);
+    struct rfi_stage_state *a = rfi_state_now(s);
+    const struct rfi_stage_state *b = rfi_state_last(more);
+    if (a->o.world_size != b->o.world_size)
+        return rfi_fail(err, EINVAL,
+                        "--resume: the files have world sizes %" PRIu32 " and %" PRIu32 ". Give the files of one run",
+                        a->o.world_size, b->o.world_size);
+    for (uint32_t r = 0; r < a->o.world_size; r++) {
+        if (!b->known[r])
+            continue;
+        if (a->known[r])
+            return rfi_fail(err, EINVAL,
+                            "--resume: rank %" PRIu32 " is in two of the files: at epoch %" PRIu64 " batch %" PRIu64
+                            " and at epoch %" PRIu64 " batch %" PRIu64 ". Give one file a server",
+                            r, a->at[r].epoch, a->at[r].batch, b->at[r].epoch, b->at[r].batch);
+        a->known[r] = true;
+        a->at[r] = b->at[r];
+    }
+    if (more->time_s > s->time_s)
+        s->time_s = more->time_s;
+    return append_moves(a, b, err);
+}
+
+int rfi_state_complete(const struct rfi_state *s, struct rfi_error *err)
+{
+    const struct rfi_stage_state *st = rfi_state_last(s);
+    for (uint32_t r = 0; r < st->o.world_size; r++)
+        if (!st->known[r])
+            return rfi_fail(err, EINVAL,
+                            "--resume: no file has rank %" PRIu32 " of %" PRIu32
+                            ". Give the file of every server (--resume may repeat)",
+                            r, st->o.world_size);
+    return 0;
+}
