@@ -104,23 +104,31 @@ static void drop_finished_moves(struct rfi_stage_state *st)
     st->n_moves = n;
 }
 
-/* A rank at the end of an epoch stands at the beginning of the next. */
+/* A rank at the end of an epoch stands at the beginning of the next one that has something for it: what a rank that
+ * was given up would have had went to others. */
+static int settle_rank(const struct rfi_order *order, struct rfi_stage_state *st, uint32_t r, struct rfi_error *err)
+{
+    struct rfi_position *at = &st->at[r];
+    uint64_t len = rfi_moves_len(order, at->epoch, r, st->moves, st->n_moves);
+    if (at->batch > len)
+        return rfi_fail(err, EINVAL,
+                        "--resume: rank %" PRIu32 " stands at batch %" PRIu64 " of epoch %" PRIu64
+                        " in the checkpoint, and has %" PRIu64 " batches there now. Was the dataset or the subset "
+                        "changed? Start without --resume",
+                        r, at->batch, at->epoch, len);
+    while (at->batch == len && rfi_order_len_in(order, at->epoch, r) > 0) {
+        *at = (struct rfi_position){at->epoch + 1, 0};
+        len = rfi_moves_len(order, at->epoch, r, st->moves, st->n_moves);
+    }
+    return 0;
+}
+
 static int settle(const struct rfi_order *order, struct rfi_stage_state *st, struct rfi_error *err)
 {
     int rc = rfi_moves_check(order, st->moves, st->n_moves, err);
-    for (uint32_t r = 0; r < st->o.world_size && rc == 0; r++) {
-        if (!st->known[r])
-            continue;
-        uint64_t len = rfi_moves_len(order, st->at[r].epoch, r, st->moves, st->n_moves);
-        if (st->at[r].batch > len)
-            return rfi_fail(err, EINVAL,
-                            "--resume: rank %" PRIu32 " stands at batch %" PRIu64 " of epoch %" PRIu64
-                            " in the checkpoint, and has %" PRIu64 " batches there now. Was the dataset or the subset "
-                            "changed? Start without --resume",
-                            r, st->at[r].batch, st->at[r].epoch, len);
-        if (len && st->at[r].batch == len)
-            st->at[r] = (struct rfi_position){st->at[r].epoch + 1, 0};
-    }
+    for (uint32_t r = 0; r < st->o.world_size && rc == 0; r++)
+        if (st->known[r])
+            rc = settle_rank(order, st, r, err);
     if (rc == 0)
         drop_finished_moves(st);
     return rc;

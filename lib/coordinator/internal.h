@@ -28,6 +28,21 @@ struct rfi_lease {
     int sock, pidfd; /* -1: nobody */
     pid_t pid;
     bool ever, goodbye; /* somebody was here at all; it detached in words */
+    bool to_redistribute; /* given up, and what it left is not dealt yet */
+};
+
+/* What one ring has before it in its epoch, in batches. */
+struct rfi_outlook {
+    uint64_t epoch, released; /* a ticket */
+    uint64_t left, movable; /* not released; not even claimed */
+    uint64_t len; /* of the rank's epoch */
+    bool over; /* the ring is behind its last epoch */
+};
+
+/* Throughput of one rank. */
+struct rfi_measured {
+    uint64_t since_ns, released, epoch; /* the window; since_ns 0: none is open */
+    double rate; /* batches a second, smoothed; 0: not known */
 };
 
 enum { RFI_PENDING = 64 };
@@ -50,6 +65,9 @@ struct rfi_coordinator {
     int epfd, sigfd, listener, parent_pidfd;
     uint64_t rated_ns;
     uint64_t *rated; /* last counts: samples and bytes a rank, then samples a worker */
+    struct rfi_measured *measured; /* [ranks] */
+    uint64_t looked_ns, moved_ns, moved_epoch; /* moved_epoch: the epoch after the one with the last move */
+    uint32_t above; /* looks in a row that found the imbalance above the threshold */
     uint64_t saved_samples; /* released here when the last checkpoint was written */
     bool stopping;
     bool owns; /* the owner mutex is locked */
@@ -96,6 +114,18 @@ void rfi_lease_end(struct rfi_coordinator *c, uint32_t rank);
 void rfi_lease_died(struct rfi_coordinator *c, uint32_t rank); /* the pidfd said so */
 bool rfi_leases_done(const struct rfi_coordinator *c);
 void rfi_leases_close(struct rfi_coordinator *c);
+
+/* moves.c */
+bool rfi_rank_failed(const struct rfi_coordinator *c, uint32_t ring);
+void rfi_rank_died(struct rfi_coordinator *c, uint32_t ring); /* its trainer, without a goodbye */
+void rfi_gates_step(struct rfi_coordinator *c);
+void rfi_ring_outlook(const struct rfi_coordinator *c, uint32_t ring, struct rfi_outlook *ret);
+/* All of one epoch, between rings of this server. 1: done; 0: not now (a claim is in the way, or the log full). */
+int rfi_move_batches(struct rfi_coordinator *c, const struct rfi_move *moves, uint32_t n);
+
+/* balance.c */
+void rfi_balance_step(struct rfi_coordinator *c);
+enum rfi_balance_reason rfi_balance_now(struct rfi_coordinator *c);
 
 /* save.c */
 void rfi_save_step(struct rfi_coordinator *c); /* writes the checkpoint when it is due */

@@ -107,12 +107,15 @@ void rfi_lease_end(struct rfi_coordinator *c, uint32_t rank)
         rfi_unwatch(c, fds[i]); /* by hand: a worker being forked may still have a copy of it */
         close(fds[i]);
     }
+    bool died = l->sock >= 0 && !l->goodbye;
     if (l->sock >= 0)
-        atomic_store_explicit(&c->run.ranks[rank].died, !l->goodbye, memory_order_relaxed);
+        atomic_store_explicit(&c->run.ranks[rank].died, died, memory_order_relaxed);
     l->sock = l->pidfd = -1;
     l->pid = 0;
     atomic_store_explicit(&c->run.rings[rank].tr->waiting, 0, memory_order_relaxed);
     atomic_store_explicit(&c->run.ranks[rank].pid, 0, memory_order_release);
+    if (died)
+        rfi_rank_died(c, rank);
 }
 
 void rfi_lease_died(struct rfi_coordinator *c, uint32_t rank)
@@ -155,6 +158,13 @@ static bool grant(struct rfi_coordinator *c, int sock, const struct rfi_request 
         return false;
     }
     rfi_lease_end(c, rank);
+    if (rfi_rank_failed(c, rank)) {
+        reply(sock, q->seq, -ESRCH, 0, 0,
+              "rank %u of run '%s' was given up when its trainer died, and its batches went to the others "
+              "(--on-dead-rank redistribute)",
+              q->rank, c->o->name);
+        return false;
+    }
     getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &peer, &n);
     int pidfd = peer_pidfd(sock, peer.pid);
     if (pidfd < 0) {
@@ -163,6 +173,8 @@ static bool grant(struct rfi_coordinator *c, int sock, const struct rfi_request 
         return false;
     }
     *l = (struct rfi_lease){.sock = sock, .pidfd = pidfd, .pid = peer.pid, .ever = true};
+    if (c->measured) /* a new trainer, a new measure */
+        c->measured[rank] = (struct rfi_measured){0};
     uint32_t incarnation = atomic_fetch_add_explicit(&c->run.ranks[rank].incarnation, 1, memory_order_relaxed) + 1;
     atomic_store_explicit(&c->run.ranks[rank].attached_ns, rfi_now_ns(), memory_order_relaxed);
     atomic_store_explicit(&c->run.ranks[rank].pid, peer.pid, memory_order_release);

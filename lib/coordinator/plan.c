@@ -17,7 +17,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-enum { DEFAULT_QUEUE_DEPTH = 32, MOVES_ROOM = 4096 };
+enum { DEFAULT_QUEUE_DEPTH = 32, MOVES_ROOM = 16384 };
 
 /* O_DIRECT pays when the page cache cannot hold the data anyway. */
 static bool choose_direct(const struct rfi_serve_options *o, bool possible)
@@ -136,7 +136,8 @@ int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology 
     c->nodes = t->n_nodes;
     c->epochs = o->epochs;
     c->start_epoch = o->start_epoch;
-    c->gated = o->redistribute || (o->order->strategy == RF_ADAPTIVE && o->rebalance);
+    c->gated =
+        rfi_order_samples(ret->order) > 0 && (o->redistribute || (o->order->strategy == RF_ADAPTIVE && o->rebalance));
     c->moves_cap = (uint32_t)rfi_state_now(&ret->birth)->n_moves + (c->gated ? MOVES_ROOM : 0);
     c->samples = info.samples;
     c->fixed_bytes = info.fixed_bytes;

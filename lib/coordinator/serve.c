@@ -150,6 +150,8 @@ static void loop(struct rfi_coordinator *c)
         }
         rfi_children_step(c);
         rfi_rates_step(c);
+        rfi_gates_step(c);
+        rfi_balance_step(c);
         rfi_save_step(c);
         if (c->o->tick)
             c->o->tick(c->o->ctx, &c->run);
@@ -200,5 +202,6 @@ int rfi_serve(const struct rfi_serve_options *o, struct rfi_error *err)
     free(c.children);
     free(c.leases);
     free(c.rated);
+    free(c.measured);
     return rc;
 }

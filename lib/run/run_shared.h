@@ -69,15 +69,30 @@ struct rfi_config_shared {
  * death with one load, without a syscall. */
 enum rfi_run_state { RFI_RUN_STARTING, RFI_RUN_READY, RFI_RUN_STOPPING, RFI_RUN_DONE, RFI_RUN_FAILED };
 
+/* Why the last look at the balance of an adaptive run ended as it did. */
+enum rfi_balance_reason {
+    RFI_BALANCE_OFF,
+    RFI_BALANCE_MEASURING,
+    RFI_BALANCE_BETWEEN_EPOCHS,
+    RFI_BALANCE_EVEN,
+    RFI_BALANCE_NOT_LONG_ENOUGH,
+    RFI_BALANCE_TOO_SOON,
+    RFI_BALANCE_NOTHING_MOVABLE,
+    RFI_BALANCE_NO_GAIN,
+    RFI_BALANCE_MOVED,
+    RFI_N_BALANCE
+};
+
 struct rfi_coordinator_shared {
     alignas(128) _Atomic uint32_t state;
     _Atomic uint32_t stop; /* workers: finish what is in flight and leave */
     _Atomic uint64_t heartbeat_ns;
     _Atomic uint64_t restarts, rebalances, deaths;
     _Atomic uint32_t live_workers;
-    uint32_t pad0;
+    _Atomic uint32_t balance_reason; /* enum rfi_balance_reason */
     int64_t pid;
-    uint64_t pad1[8];
+    _Atomic uint64_t imbalance; /* 1 - slowest / median throughput, double bits */
+    uint64_t pad1[7];
     alignas(128) unsigned char owner[64]; /* pthread_mutex_t, robust, process-shared */
 };
 
