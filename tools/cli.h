@@ -32,6 +32,7 @@ int verb_order(int argc, char **argv);
 int verb_serve(int argc, char **argv);
 int verb_attach(int argc, char **argv);
 int verb_stat(int argc, char **argv);
+int verb_checkpoint(int argc, char **argv);
 int verb_verify(int argc, char **argv);
 int verb_plan(int argc, char **argv);
 int verb_ls(int argc, char **argv);

@@ -33,6 +33,11 @@ const struct cli_verb cli_verbs[] = {
      verb_attach},
     {"stat", "NAME", "one reading of a running serve",
      "Prints the state of the run, of each rank and of each worker. Reads only; disturbs nothing.", verb_stat},
+    {"checkpoint", "NAME [-o FILE]", "say, or save, where a run stands",
+     "Prints how far each rank of this server has released, now. With -o it is saved as a checkpoint, from which serve "
+     "goes on with --resume FILE. The server need not answer: the position of a killed run can be saved too, until "
+     "its name is served again.",
+     verb_checkpoint},
     {"verify", "[--dataset D | --samples N] [OPTIONS] IDS…", "audit delivered ids: every sample exactly once",
      "Reads files written by attach --ids (or order) and says whether every sample came exactly once an epoch, "
      "padding apart, or which are missing and which came twice. With order options it compares the order as well.",

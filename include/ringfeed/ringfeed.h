@@ -224,7 +224,14 @@ typedef struct rf_server_options {
     uint32_t heartbeat_ms, max_restarts;
     const char *command; /* path of the ringfeed command; NULL: $RINGFEED, beside the library, PATH */
     int detached; /* nonzero: the server outlives this process */
-    uint64_t reserved[16];
+    const char *checkpoint; /* file to write positions to; NULL: none */
+    uint64_t checkpoint_every; /* samples released; 0: only at the end */
+    const char *const *resume; /* files to go on from, one a server, or "auto" alone */
+    size_t n_resume;
+    double rebalance_threshold; /* strategy adaptive; 0: 0.2 */
+    int rebalance_off; /* strategy adaptive without moves */
+    int redistribute; /* the batches of a rank whose trainer died go to the living ones */
+    uint64_t reserved[10];
 } rf_server_options;
 
 typedef struct rf_server rf_server;
@@ -334,6 +341,51 @@ RF_PUBLIC void rf_trainer_get_info(const rf_trainer *t, rf_trainer_info *ret);
 RF_PUBLIC const char *rf_trainer_field_name(const rf_trainer *t, uint32_t field);
 
 /* ------------------------------------------------------------------------------------------------
+ * Checkpoints: where a run stands, as batches released. A file is small JSON with a checksum; the server
+ * writes one by itself with `serve --checkpoint FILE --checkpoint-every SAMPLES`, and goes on from it with
+ * `--resume FILE`, also with another world size. */
+
+typedef struct rf_checkpoint rf_checkpoint;
+
+/* Every batch of this rank before `batch` of `epoch` was released. */
+typedef struct rf_checkpoint_position {
+    uint32_t rank;
+    uint64_t epoch, batch;
+    uint64_t seed; /* of the shuffle */
+    int64_t time_s; /* when it was taken, seconds since 1970 */
+    uint64_t reserved[4];
+} rf_checkpoint_position;
+
+/* Where the run `name` stands now; its server need not answer, it may even be dead. Errors as rf_attach. */
+RF_PUBLIC int rf_checkpoint_take(const char *name, rf_checkpoint **ret);
+/* -EBADMSG: damaged, or no checkpoint. */
+RF_PUBLIC int rf_checkpoint_open(const char *path, rf_checkpoint **ret);
+/* Atomic and durable; the file before becomes PATH.prev. Blocks for the disk. */
+RF_PUBLIC int rf_checkpoint_save(const rf_checkpoint *c, const char *path);
+RF_PUBLIC void rf_checkpoint_close(rf_checkpoint *c);
+RF_PUBLIC uint32_t rf_checkpoint_world_size(const rf_checkpoint *c);
+/* -ERANGE: no such rank; -ENOENT: a rank of another server, which this checkpoint does not know. */
+RF_PUBLIC int rf_checkpoint_rank(rf_checkpoint *c, uint32_t rank, rf_checkpoint_position *ret);
+/* Indices that `rank` has processed in its epoch, in order and without padding: entries [from, from + count) of
+ * them into `ids`; returns how many there are. They are computed, not stored. `d` is the run's dataset, borrowed
+ * during the call; -EINVAL when it is another. */
+RF_PUBLIC int64_t rf_checkpoint_processed(rf_checkpoint *c, rf_dataset *d, uint32_t rank, uint64_t from, uint64_t count,
+                                          uint64_t *ids);
+RF_PUBLIC const char *rf_checkpoint_error(const rf_checkpoint *c);
+
+/* Takes this trainer's rank to where the checkpoint has it. What was prefetched is dropped: the next batch is the
+ * checkpoint's. Held batches stay valid until released. Nothing happens when the rank stands there already.
+ * -EINVAL: a checkpoint of another dataset, order or world size (both values in the text; only a server can be
+ * resumed with another world size); -ENOTSUP: the ranks of this run exchange batches. */
+RF_PUBLIC int rf_restore(rf_trainer *t, const rf_checkpoint *c);
+
+/* Strategy adaptive: looks at the balance now, and moves batches between ranks if needed. Returns 1 when batches
+ * were moved, else 0; why stands in rf_rebalance_reason. */
+RF_PUBLIC int rf_rebalance(rf_trainer *t);
+/* What the last look at the balance found, in words; valid until the next call. */
+RF_PUBLIC const char *rf_rebalance_reason(const rf_trainer *t);
+
+/* ------------------------------------------------------------------------------------------------
  * Statistics: one consistent-enough reading of a running segment, by anyone who may open it. */
 
 typedef enum rf_status {
@@ -388,6 +440,8 @@ typedef struct rf_stat {
     double uptime_s;
     uint64_t segment_bytes;
     char engine[16];
+    double imbalance; /* strategy adaptive: 1 - slowest / median throughput of the ranks */
+    char balance[32]; /* what the last look at the balance ended with, in words */
     rf_rank_stat *ranks; /* [n_ranks], freed by rf_stat_free */
     rf_worker_stat *workers; /* [n_workers] */
     uint64_t reserved[8];

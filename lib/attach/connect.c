@@ -31,10 +31,11 @@ static int await_reply(struct rf_trainer *t, uint32_t seq, struct rfi_reply *r)
     }
 }
 
-static int exchange(struct rf_trainer *t, uint32_t op, uint32_t rank, uint64_t epoch, struct rfi_reply *r,
-                    struct rfi_error *err)
+static int exchange(struct rf_trainer *t, uint32_t op, uint32_t rank, uint64_t epoch, uint64_t batch,
+                    struct rfi_reply *r, struct rfi_error *err)
 {
-    struct rfi_request q = {.magic = RFI_WIRE_MAGIC, .op = op, .rank = rank, .seq = ++t->seq, .epoch = epoch};
+    struct rfi_request q = {
+        .magic = RFI_WIRE_MAGIC, .op = op, .rank = rank, .seq = ++t->seq, .epoch = epoch, .batch = batch};
     memcpy(q.nonce, t->run.segment.nonce, sizeof q.nonce);
     ssize_t n = send(t->sock, &q, sizeof q, MSG_NOSIGNAL);
     int ready = n == (ssize_t)sizeof q ? await_reply(t, q.seq, r) : -1;
@@ -71,16 +72,16 @@ int rfi_trainer_connect(struct rf_trainer *t, uint32_t rank, struct rfi_error *e
             "no server answers for run '%s': it is dead or lives in another network namespace. Remove a dead run "
             "with `ringfeed gc`",
             t->run.segment.name);
-    int rc = exchange(t, RFI_OP_ATTACH, rank, 0, &r, err);
+    int rc = exchange(t, RFI_OP_ATTACH, rank, 0, 0, &r, err);
     if (rc == 0)
         t->incarnation = r.incarnation;
     return rc;
 }
 
-int rfi_trainer_exchange(struct rf_trainer *t, uint32_t op, uint64_t epoch, uint64_t *ret_ticket)
+int rfi_trainer_exchange(struct rf_trainer *t, uint32_t op, uint64_t epoch, uint64_t batch, uint64_t *ret_ticket)
 {
     struct rfi_reply r;
-    int rc = exchange(t, op, t->ring.rank, epoch, &r, &t->err);
+    int rc = exchange(t, op, t->ring.rank, epoch, batch, &r, &t->err);
     if (rc == 0)
         *ret_ticket = r.ticket;
     return rc;

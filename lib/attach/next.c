@@ -62,6 +62,55 @@ static bool run_is_over(const struct rf_trainer *t)
     return state > RFI_RUN_READY || rfi_run_orphaned(&t->run);
 }
 
+/* The rank's end may come with the run's: in a gated run the last rank to finish ends it for all. */
+static bool at_end(struct rf_trainer *t)
+{
+    look_up_generation(t);
+    return t->next >= t->end_ticket;
+}
+
+/* The ring stops at the end of its epoch until the other ranks of this server are through theirs. */
+static bool at_gate(const struct rf_trainer *t)
+{
+    struct rfi_generation g;
+    if (!t->run.config.gated)
+        return false;
+    rfi_ring_generation(&t->ring, UINT64_MAX >> 16, &g);
+    return g.stop_ticket && t->next >= g.stop_ticket;
+}
+
+/* Batches given back by all ranks here: while they come on, a wait at the gate is no fault of anybody. */
+static uint64_t progress(const struct rf_trainer *t)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < t->run.config.ranks; i++)
+        sum += atomic_load_explicit(&t->run.rings[i].tr->released, memory_order_relaxed);
+    return sum;
+}
+
+/* The rank of this server that is furthest behind. */
+static int timed_out_at_gate(struct rf_trainer *t, int timeout_ms)
+{
+    uint32_t who = t->ring.rank;
+    uint64_t least = UINT64_MAX;
+    int pid = 0;
+    for (uint32_t i = 0; i < t->run.config.ranks; i++) {
+        struct rfi_generation g;
+        rfi_ring_generation(&t->run.rings[i], UINT64_MAX >> 16, &g);
+        uint64_t released = atomic_load_explicit(&t->run.rings[i].tr->released, memory_order_relaxed);
+        if (i == t->local || !g.stop_ticket || released >= g.stop_ticket || g.epoch >= least)
+            continue;
+        least = g.epoch;
+        who = t->run.rings[i].rank;
+        pid = atomic_load_explicit(&t->run.ranks[i].pid, memory_order_relaxed);
+    }
+    return rfi_trainer_fail(
+        t, ETIMEDOUT,
+        "rank %u is at the end of its epoch, and for %d ms no rank has given a batch back: it waits "
+        "for rank %u (process %d; 0: nobody is attached). The next epoch begins when all are through",
+        t->ring.rank, timeout_ms, who, pid);
+}
+
 /* Who is being waited for, in words. */
 static int timed_out(struct rf_trainer *t, int timeout_ms)
 {
@@ -140,20 +189,26 @@ static int deadlock(struct rf_trainer *t)
 /* Waits for ticket t->next: READY, ERROR or END, or an error. */
 static int wait_ready(struct rf_trainer *t, int timeout_ms, enum rfi_take *ret)
 {
-    uint64_t now = rfi_now_ns(), until = now + (uint64_t)timeout_ms * 1000000u;
+    uint64_t now = rfi_now_ns(), until = now + (uint64_t)timeout_ms * 1000000u, seen = 0;
     rfi_bell_ring(t->ring.bell); /* we are about to wait: nobody may sleep */
     for (;; now = rfi_now_ns()) {
         *ret = rfi_ring_look(&t->ring, t->next);
-        if (run_is_over(t))
-            return rfi_trainer_over(t);
+        if (run_is_over(t)) {
+            *ret = RFI_TAKE_END;
+            return at_end(t) ? 0 : rfi_trainer_over(t);
+        }
         if (*ret != RFI_TAKE_NOT_YET)
             return 0;
         if (only_we_can_help(t))
             return deadlock(t);
         if (t->interrupt && *t->interrupt)
             return rfi_trainer_fail(t, EINTR, "interrupted while waiting for a batch of rank %u", t->ring.rank);
+        if (at_gate(t) && progress(t) != seen) {
+            seen = progress(t);
+            until = now + (uint64_t)timeout_ms * 1000000u;
+        }
         if (now >= until)
-            return timed_out(t, timeout_ms);
+            return at_gate(t) ? timed_out_at_gate(t, timeout_ms) : timed_out(t, timeout_ms);
         rfi_ring_wait(&t->ring, t->next, rfi_min(until - now, SLICE_NS));
     }
 }
@@ -233,11 +288,10 @@ int rf_next(rf_trainer *t, int timeout_ms, rf_batch *ret)
     int rc = rfi_trainer_check(t);
     if (rc < 0)
         return rc;
-    look_up_generation(t);
-    if (t->next >= t->end_ticket)
+    if (at_end(t))
         return RF_END;
     if (run_is_over(t))
-        return rfi_trainer_over(t);
+        return at_end(t) ? RF_END : rfi_trainer_over(t);
     if (!atomic_load_explicit(&tr->started_ns, memory_order_relaxed))
         atomic_store_explicit(&tr->started_ns, rfi_now_ns(), memory_order_relaxed);
     enum rfi_take state = rfi_ring_look(&t->ring, t->next);
@@ -323,12 +377,12 @@ static void skip_to(struct rf_trainer *t, uint64_t cut)
     release_in_order(t);
 }
 
-static int seek(struct rf_trainer *t, uint64_t epoch)
+static int seek(struct rf_trainer *t, uint32_t op, uint64_t epoch, uint64_t batch)
 {
     uint64_t cut;
     if (run_is_over(t))
         return rfi_trainer_over(t);
-    int rc = rfi_trainer_exchange(t, RFI_OP_SEEK, epoch, &cut);
+    int rc = rfi_trainer_exchange(t, op, epoch, batch, &cut);
     if (rc < 0)
         return rc;
     if (cut < t->released || cut > t->next + 2 * (uint64_t)t->ring.depth) {
@@ -342,8 +396,8 @@ static int seek(struct rf_trainer *t, uint64_t epoch)
     return 0;
 }
 
-/* Whether the next ticket already is batch 0 of `epoch`. */
-static bool stands_at(struct rf_trainer *t, uint64_t epoch)
+/* Whether the next ticket already is `batch` of `epoch`. */
+static bool stands_at(struct rf_trainer *t, uint64_t epoch, uint64_t batch)
 {
     struct rfi_generation g;
     uint64_t at_epoch, at_batch;
@@ -353,21 +407,23 @@ static bool stands_at(struct rf_trainer *t, uint64_t epoch)
     if (t->next >= g.end_ticket)
         return false;
     rfi_run_content(&t->lens, &g, t->next, &at_epoch, &at_batch);
-    return at_epoch == epoch && at_batch == 0;
+    return at_epoch == epoch && at_batch == batch;
+}
+
+int rfi_trainer_seek(struct rf_trainer *t, uint32_t op, uint64_t epoch, uint64_t batch)
+{
+    int rc = rfi_trainer_check(t);
+    if (rc < 0 || stands_at(t, epoch, batch))
+        return rc;
+    return seek(t, op, epoch, batch);
 }
 
 int rf_reset(rf_trainer *t)
 {
-    int rc = rfi_trainer_check(t);
-    if (rc < 0 || stands_at(t, t->epoch))
-        return rc;
-    return seek(t, t->epoch);
+    return rfi_trainer_seek(t, RFI_OP_SEEK, t->epoch, 0);
 }
 
 int rf_set_epoch(rf_trainer *t, uint64_t epoch)
 {
-    int rc = rfi_trainer_check(t);
-    if (rc < 0 || stands_at(t, epoch))
-        return rc;
-    return seek(t, epoch);
+    return rfi_trainer_seek(t, RFI_OP_SEEK, epoch, 0);
 }

@@ -71,6 +71,8 @@ static void order_args(struct args *a, const rf_order_options *o)
     arg(a, "--world-size=%" PRIu32, o->world_size);
     arg(a, "--batch=%" PRIu64, o->batch);
     arg(a, "--strategy=%s", strategies[o->strategy]);
+    if (o->strategy == RF_ADAPTIVE)
+        arg(a, "--base=%s", strategies[o->base]);
     arg(a, "--shuffle=%s", shuffles[o->shuffle]);
     arg(a, "--tail=%s", tails[o->tail]);
     arg(a, "--seed=%" PRIu64, o->seed);
@@ -136,6 +138,18 @@ static void server_args(struct args *a, const rf_server_options *o)
     arg(a, "--numa=%s", o->numa == RF_OFF ? "off" : "auto");
     arg(a, "--heartbeat-ms=%" PRIu32, o->heartbeat_ms);
     arg(a, "--max-restarts=%" PRIu32, o->max_restarts);
+    if (o->checkpoint)
+        arg(a, "--checkpoint=%s", o->checkpoint);
+    if (o->checkpoint_every)
+        arg(a, "--checkpoint-every=%" PRIu64, o->checkpoint_every);
+    for (size_t i = 0; i < o->n_resume; i++)
+        arg(a, "--resume=%s", o->resume[i]);
+    if (o->order->strategy == RF_ADAPTIVE && o->rebalance_threshold > 0)
+        arg(a, "--rebalance-threshold=%.3f", o->rebalance_threshold);
+    if (o->order->strategy == RF_ADAPTIVE && o->rebalance_off)
+        arg(a, "--rebalance=off");
+    if (o->redistribute)
+        arg(a, "--on-dead-rank=redistribute");
     if (!o->detached)
         arg(a, "--parent-pid=%d", (int)getpid());
     arg(a, "--json");
@@ -156,6 +170,10 @@ int rf_server_validate(const rf_server_options *o)
     if ((unsigned)o->engine > RF_ENGINE_NULL || (unsigned)o->direct > RF_OFF || (unsigned)o->pin > RF_OFF ||
         (unsigned)o->numa > RF_OFF)
         return rfi_fail(err, EINVAL, "wrong options: engine, direct, pin or numa is not one of its enum");
+    if ((o->n_resume && !o->resume) || o->n_resume > MAX_ARGS / 4)
+        return rfi_fail(err, EINVAL,
+                        "wrong options: n_resume is %zu (at most %d) and resume must point to as many files",
+                        o->n_resume, MAX_ARGS / 4);
     if (o->dataset->n_paths == 0 || o->dataset->n_paths > MAX_ARGS / 2)
         return rfi_fail(err, EINVAL, "wrong dataset: %zu paths (1 to %d). Give a directory, a glob or an index file",
                         o->dataset->n_paths, MAX_ARGS / 2);

@@ -1,4 +1,5 @@
 /* One reading of a running segment. Read-only: a reader can disturb nobody. */
+#include "attach/balance.h"
 #include "base/clock.h"
 #include "dataset/dataset.h"
 #include "run/run.h"
@@ -150,6 +151,9 @@ static int fill(const struct rfi_run_view *r, rf_stat *s, struct rfi_error *err)
     s->first_rank = c->first_rank;
     s->restarts = word(&r->coordinator->restarts);
     s->rebalances = word(&r->coordinator->rebalances);
+    s->imbalance = rate(&r->coordinator->imbalance);
+    snprintf(s->balance, sizeof s->balance, "%s",
+             rfi_balance_word(atomic_load_explicit(&r->coordinator->balance_reason, memory_order_relaxed)));
     s->server_pid = (int)r->coordinator->pid;
     s->uptime_s = now > c->started_ns ? (double)(now - c->started_ns) * 1e-9 : 0;
     s->segment_bytes = r->segment.control_bytes + r->segment.data_bytes;

@@ -41,8 +41,12 @@ __attribute__((format(printf, 3, 4))) int rfi_trainer_fail(struct rf_trainer *t,
 /* -EPERM in a forked child, else 0. */
 int rfi_trainer_check(struct rf_trainer *t);
 
-/* One exchange with the server: the ring goes to batch 0 of `epoch`. *ret_ticket: its first ticket. */
-int rfi_trainer_exchange(struct rf_trainer *t, uint32_t op, uint64_t epoch, uint64_t *ret_ticket);
+/* One exchange with the server: the ring goes to `batch` of `epoch` (SEEK, RESTORE), or another request. *ret_ticket:
+ * the reply's ticket; of SEEK and RESTORE the first one of the new content. */
+int rfi_trainer_exchange(struct rf_trainer *t, uint32_t op, uint64_t epoch, uint64_t batch, uint64_t *ret_ticket);
+
+/* Goes to `batch` of `epoch` unless the next ticket stands there. */
+int rfi_trainer_seek(struct rf_trainer *t, uint32_t op, uint64_t epoch, uint64_t batch);
 
 /* Connects and asks for the rank. */
 int rfi_trainer_connect(struct rf_trainer *t, uint32_t rank, struct rfi_error *err);

@@ -33,8 +33,7 @@ static int same_text(struct rfi_error *err, const char *what, const char *have, 
     return strcmp(have, want) == 0 ? 0 : differs(err, what, have, want);
 }
 
-/* Everything that the order depends on but the world. */
-static int compare_orders(const rf_order_options *a, const rf_order_options *b, struct rfi_error *err)
+int rfi_state_same_order(const rf_order_options *a, const rf_order_options *b, struct rfi_error *err)
 {
     int rc = same_number(err, "--batch", a->batch, b->batch);
     if (rc == 0)
@@ -89,6 +88,24 @@ static int build(const struct rfi_state *s, uint32_t i, const rf_order_options *
         *ret = NULL;
     }
     return rc;
+}
+
+int rfi_state_order(const struct rfi_state *s, const char *fingerprint, const struct rfi_order_source *src,
+                    struct rfi_order **ret, struct rfi_error *err)
+{
+    const struct rfi_stage_state *now = rfi_state_last(s);
+    int rc = same_text(err, "the dataset's fingerprint", s->fingerprint, fingerprint);
+    if (rc == 0)
+        rc = build(s, s->n_stages - 1, &now->o, src, ret, err);
+    if (rc < 0)
+        return rc;
+    rc = rfi_moves_check(*ret, now->moves, now->n_moves, err);
+    if (rc < 0) {
+        rfi_order_destroy(*ret);
+        return rc;
+    }
+    rfi_order_set_moves(*ret, now->moves, now->n_moves);
+    return 0;
 }
 
 /* Moves of epochs that every rank has finished are of no use any more. */
@@ -211,7 +228,7 @@ int rfi_resume(const struct rfi_state *from, const rf_order_options *o, const ch
     if (rc == 0)
         rc = same_number(err, "the number of samples", from->samples, src->samples);
     if (rc == 0)
-        rc = compare_orders(was, o, err);
+        rc = rfi_state_same_order(was, o, err);
     if (rc < 0)
         return rc;
     if (was->world_size == o->world_size)

@@ -12,6 +12,13 @@ int rfi_resume(const struct rfi_state *from, const rf_order_options *o, const ch
                const struct rfi_order_source *src, struct rfi_order **ret_order, struct rfi_state *ret_birth,
                struct rfi_error *err);
 
+/* -EINVAL names the first thing that the order depends on and that is not the same. The world may differ. */
+int rfi_state_same_order(const rf_order_options *have, const rf_order_options *want, struct rfi_error *err);
+
+/* The order of the state's last stage, past and moves included. Borrows the moves. */
+int rfi_state_order(const struct rfi_state *s, const char *fingerprint, const struct rfi_order_source *src,
+                    struct rfi_order **ret, struct rfi_error *err);
+
 /* The state of a run that begins. `run`: its identity. */
 int rfi_state_begin(const rf_order_options *o, const char *fingerprint, uint64_t samples, const char *name,
                     const char *run, uint64_t start_epoch, struct rfi_state *ret, struct rfi_error *err);

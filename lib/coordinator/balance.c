@@ -13,28 +13,47 @@
 
 enum { LOOK_NS = 100000000, APART_NS = 250000000, WINDOW_NS = 1000000000, WINDOW_BATCHES = 4, STAYS = 3 };
 
-/* A plan must bring the end nearer by this share, or it is not worth a cut. */
-static const double least_gain = 0.05;
+/* A plan must bring the end nearer by this share, or it is not worth a cut; and a rank gives only when it is late
+ * by more than a part of what the latest is, or noise would move single batches about. */
+static const double least_gain = 0.05, least_part = 0.25;
+
+static void take_measure(struct rfi_measured *m, uint64_t batches, uint64_t ns)
+{
+    double rate = (double)batches / ((double)ns * 1e-9);
+    m->rate = m->rate > 0 ? 0.5 * m->rate + 0.5 * rate : rate;
+}
+
+/* The work ran out before the window was full: until the trainer's last call. */
+static void close_window(const struct rfi_coordinator *c, uint32_t i, uint64_t batches)
+{
+    struct rfi_measured *m = &c->measured[i];
+    uint64_t last = atomic_load_explicit(&c->run.rings[i].tr->heartbeat_ns, memory_order_relaxed); /* statistics */
+    if (m->since_ns && batches >= WINDOW_BATCHES && last > m->since_ns)
+        take_measure(m, batches, last - m->since_ns);
+    m->since_ns = 0;
+}
 
 static void measure(struct rfi_coordinator *c, uint32_t i, const struct rfi_outlook *o, uint64_t now)
 {
     struct rfi_measured *m = &c->measured[i];
     bool busy = !o->over && o->left > 0 && c->leases[i].sock >= 0;
-    uint64_t batches = o->released - m->released;
-    double seconds = (double)(now - m->since_ns) * 1e-9;
-    if (!busy || !m->since_ns || m->epoch != o->epoch || o->released < m->released) {
+    uint64_t batches = o->released - rfi_min(o->released, m->released);
+    if (!busy || m->epoch != o->epoch)
+        close_window(c, i, batches);
+    if (!m->since_ns) {
         m->since_ns = busy ? now : 0;
         m->released = o->released;
         m->epoch = o->epoch;
         return;
     }
-    if (now - m->since_ns < APART_NS || (batches < WINDOW_BATCHES && now - m->since_ns < WINDOW_NS))
+    uint64_t ns = now - m->since_ns;
+    if (ns < APART_NS || (batches < WINDOW_BATCHES && ns < WINDOW_NS))
         return;
     if (batches == 0) { /* slower than one batch in this time, whatever it is */
-        m->rate = m->rate > 0 ? fmin(m->rate, 1 / seconds) : 0;
+        m->rate = m->rate > 0 ? fmin(m->rate, 1e9 / (double)ns) : 0;
         return;
     }
-    m->rate = m->rate > 0 ? 0.5 * m->rate + 0.5 * (double)batches / seconds : (double)batches / seconds;
+    take_measure(m, batches, ns);
     m->since_ns = now;
     m->released = o->released;
 }
@@ -56,8 +75,8 @@ static double imbalance(double *values, uint32_t n)
 }
 
 /* Share of the ideal: what each rank would have left if all ended together. Returns the gain: how much nearer
- * the end comes, as a share of the time until the latest end. */
-static double ideal(const struct rfi_coordinator *c, const struct rfi_outlook *o, double *want)
+ * the end comes, as a share of the time until the latest end; *ret_late is the same in seconds. */
+static double ideal(const struct rfi_coordinator *c, const struct rfi_outlook *o, double *want, double *ret_late)
 {
     double left = 0, rate = 0, latest = 0;
     uint32_t ranks = c->run.config.ranks;
@@ -72,13 +91,14 @@ static double ideal(const struct rfi_coordinator *c, const struct rfi_outlook *o
         return 0;
     for (uint32_t i = 0; i < ranks; i++)
         want[i] = c->measured[i].rate * left / rate;
-    return 1 - left / rate / latest;
+    *ret_late = latest - left / rate;
+    return *ret_late / latest;
 }
 
 /* Entries that bring the ranks to what they should have: the largest surplus to the largest want, whole batches
  * that nobody has claimed. */
-static uint32_t plan(struct rfi_coordinator *c, struct rfi_outlook *o, double *want, struct rfi_move *moves,
-                     uint32_t most)
+static uint32_t plan(struct rfi_coordinator *c, struct rfi_outlook *o, const double *want, double late,
+                     struct rfi_move *moves, uint32_t most)
 {
     uint32_t n = 0, ranks = c->run.config.ranks;
     while (n < most) {
@@ -88,7 +108,7 @@ static uint32_t plan(struct rfi_coordinator *c, struct rfi_outlook *o, double *w
             double more = (double)o[i].left - want[i];
             if (c->measured[i].rate <= 0 || o[i].over)
                 continue;
-            if (more > surplus && o[i].movable > 0) {
+            if (more > surplus && o[i].movable > 0 && more / c->measured[i].rate > least_part * late) {
                 surplus = more;
                 donor = i;
             }
@@ -189,11 +209,12 @@ static enum rfi_balance_reason judge(struct rfi_coordinator *c, const struct rfi
 static enum rfi_balance_reason try_move(struct rfi_coordinator *c, struct rfi_outlook *o, uint64_t now)
 {
     uint32_t ranks = c->run.config.ranks, n;
+    double late = 0;
     double *want = calloc(ranks, sizeof *want);
     struct rfi_move *moves = calloc(2 * (size_t)ranks, sizeof *moves);
     enum rfi_balance_reason reason = RFI_BALANCE_NO_GAIN;
-    if (want && moves && ideal(c, o, want) > least_gain) {
-        n = plan(c, o, want, moves, 2 * ranks);
+    if (want && moves && ideal(c, o, want, &late) > least_gain) {
+        n = plan(c, o, want, late, moves, 2 * ranks);
         reason = n == 0 ? RFI_BALANCE_NOTHING_MOVABLE : RFI_BALANCE_TOO_SOON;
         if (n && rfi_move_batches(c, moves, n)) {
             reason = RFI_BALANCE_MOVED;

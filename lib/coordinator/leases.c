@@ -201,12 +201,15 @@ void rfi_lease_pending(struct rfi_coordinator *c, uint32_t index)
 }
 
 /* A cut: from the next ticket on, the ring stands at `batch` of `epoch`. */
-static void seek(struct rfi_coordinator *c, uint32_t rank, uint32_t seq, uint64_t epoch, uint64_t batch)
+static void seek(struct rfi_coordinator *c, uint32_t rank, const struct rfi_request *q)
 {
+    uint32_t seq = q->seq;
+    uint64_t epoch = q->epoch, batch = q->batch;
     struct rfi_ring *r = &c->run.rings[rank];
     int sock = c->leases[rank].sock;
     uint64_t end = c->o->start_epoch + c->o->epochs;
-    if (epoch < c->o->start_epoch || (c->o->epochs && epoch >= end)) {
+    bool at_end = q->op == RFI_OP_RESTORE && epoch == end && batch == 0;
+    if (epoch < c->o->start_epoch || (c->o->epochs && epoch >= end && !at_end)) {
         reply(sock, seq, -ERANGE, 0, 0,
               "epoch %llu is not served: the run has epochs %llu to %llu. Start it with more --epochs",
               (unsigned long long)epoch, (unsigned long long)c->o->start_epoch,
@@ -256,8 +259,10 @@ void rfi_lease_message(struct rfi_coordinator *c, uint32_t rank)
         return;
     if (named == rank && q.op == RFI_OP_DETACH)
         c->leases[rank].goodbye = true;
-    else if (named == rank && q.op == RFI_OP_SEEK)
-        seek(c, rank, q.seq, q.epoch, q.batch);
+    else if (named == rank && (q.op == RFI_OP_SEEK || q.op == RFI_OP_RESTORE))
+        seek(c, rank, &q);
+    else if (named == rank && q.op == RFI_OP_REBALANCE)
+        reply(sock, q.seq, 0, 0, rfi_balance_now(c) == RFI_BALANCE_MOVED, "%s", "");
     else
         reply(sock, q.seq, -EPROTO, 0, 0, "the server does not know this request. Use the same version on both sides");
 }

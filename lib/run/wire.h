@@ -15,7 +15,9 @@
 enum rfi_wire_op {
     RFI_OP_ATTACH = 1,
     RFI_OP_SEEK = 2 /* this rank goes to `batch` of `epoch` */,
-    RFI_OP_DETACH = 3 /* goodbye: no reply */
+    RFI_OP_DETACH = 3 /* goodbye: no reply */,
+    RFI_OP_RESTORE = 4 /* as SEEK, and the end of the last epoch is a place too */,
+    RFI_OP_REBALANCE = 5 /* look at the balance now: `ticket` of the reply is 1 when batches moved */
 };
 
 struct rfi_request {

@@ -2,7 +2,9 @@
  * samples but for what the strategy's table needs. */
 #include "order_open.h"
 
+#include "checkpoint/find.h"
 #include "order/id_line.h"
+#include "order/past.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +19,16 @@ struct printer {
     bool failed; /* stdout is closed or full */
 };
 
+struct order_args {
+    struct cli_list resume; /* what is left after these */
+    const char *log; /* the moves in this checkpoint */
+    bool json;
+};
+
 struct walk {
     const struct cli_order_args *args;
+    const struct rfi_stage_state *from; /* --resume: where each rank begins; else NULL */
+    uint64_t start_epoch;
     const struct rfi_order *order;
     struct rfi_view *view;
     struct printer out;
@@ -79,12 +89,33 @@ static void put_line(struct printer *p, const char *head, size_t head_bytes, uin
         flush(p);
 }
 
-static void print_rank(struct walk *w, uint64_t epoch, uint32_t rank)
+static void print_lines(struct walk *w, const char *head, size_t head_bytes, uint64_t *slot, uint64_t n)
 {
-    uint64_t size = rfi_order_batch_samples(w->order), batch = 0, slot = 0, from = 0, n;
+    for (uint64_t i = 0; i < n; i++)
+        put_line(&w->out, head, head_bytes, (*slot)++, w->ids[i], w->flags[i]);
+    w->done += n;
+    cli_progress_at(&w->progress, w->done, "lines");
+}
+
+/* Batch by batch: where batches of other ranks have come in, each may be short. */
+static void print_batches(struct walk *w, uint64_t epoch, uint32_t rank, uint64_t batch)
+{
+    uint64_t len = rfi_view_len(w->view), n;
     char head[LINE_ROOM];
-    size_t head_bytes = put_head(head, &w->out, epoch, rank, 0);
-    rfi_view_seek(w->view, epoch, rank);
+    for (; batch < len && !w->out.failed; batch++) {
+        size_t head_bytes = put_head(head, &w->out, epoch, rank, batch);
+        uint64_t slot = 0;
+        while ((n = rfi_view_batch_part(w->view, batch, slot, CHUNK, w->ids, w->flags)) != 0)
+            print_lines(w, head, head_bytes, &slot, n);
+    }
+}
+
+/* Many batches at a time. */
+static void print_own(struct walk *w, uint64_t epoch, uint32_t rank, uint64_t batch)
+{
+    uint64_t size = rfi_order_batch_samples(w->order), slot = 0, from = batch * size, n;
+    char head[LINE_ROOM];
+    size_t head_bytes = put_head(head, &w->out, epoch, rank, batch);
     while (!w->out.failed && (n = rfi_view_fill_tail(w->view, from, CHUNK, w->ids, w->flags)) != 0) {
         for (uint64_t i = 0; i < n; i++) {
             if (slot == size) {
@@ -99,15 +130,44 @@ static void print_rank(struct walk *w, uint64_t epoch, uint32_t rank)
     }
 }
 
+static void print_rank(struct walk *w, uint64_t epoch, uint32_t rank)
+{
+    uint64_t batch = 0;
+    if (w->from && epoch < w->from->at[rank].epoch)
+        return;
+    if (w->from && epoch == w->from->at[rank].epoch)
+        batch = w->from->at[rank].batch;
+    rfi_view_seek(w->view, epoch, rank);
+    if (batch >= rfi_view_len(w->view))
+        return;
+    if (rfi_view_is_own(w->view))
+        print_own(w, epoch, rank, batch);
+    else
+        print_batches(w, epoch, rank, batch);
+}
+
+/* The first epoch that has something left. */
+static uint64_t first_epoch(const struct walk *w)
+{
+    const struct cli_order_args *a = w->args;
+    uint64_t first = UINT64_MAX;
+    if (!w->from)
+        return a->epoch_given ? a->epoch : w->start_epoch;
+    for (uint64_t r = 0; r < a->ranks; r++)
+        if (w->from->at[a->first_rank + r].epoch < first)
+            first = w->from->at[a->first_rank + r].epoch;
+    return a->epoch_given && a->epoch > first ? a->epoch : first;
+}
+
 static void print_epochs(struct walk *w)
 {
     const struct cli_order_args *a = w->args;
-    uint64_t first = a->epoch_given ? a->epoch : a->start_epoch, n = a->epoch_given ? 1 : a->epochs;
+    uint64_t end = a->epoch_given ? a->epoch + 1 : a->epochs ? w->start_epoch + a->epochs : UINT64_MAX;
     if (rfi_order_samples(w->order) == 0)
         return; /* also for ever is nothing */
-    for (uint64_t e = 0; (n == 0 || e < n) && !w->out.failed; e++)
+    for (uint64_t e = first_epoch(w); e < end && !w->out.failed; e++)
         for (uint64_t r = 0; r < a->ranks; r++)
-            print_rank(w, first + e, (uint32_t)(a->first_rank + r));
+            print_rank(w, e, (uint32_t)(a->first_rank + r));
     flush(&w->out);
 }
 
@@ -121,7 +181,8 @@ static uint64_t count_lines(const struct cli_order_args *a, const struct rfi_ord
     return lines * (a->epoch_given ? 1 : a->epochs);
 }
 
-static int print_order(const struct cli_order_args *a, const struct rfi_order *order, bool json)
+static int print_order(const struct cli_order_args *a, const struct rfi_order *order, const struct rfi_state *resume,
+                       bool json)
 {
     struct rfi_error err = {0};
     struct walk *w = calloc(1, sizeof *w);
@@ -134,6 +195,8 @@ static int print_order(const struct cli_order_args *a, const struct rfi_order *o
     } else {
         w->args = a;
         w->order = order;
+        w->from = resume ? rfi_state_last(resume) : NULL;
+        w->start_epoch = resume ? resume->start_epoch : a->start_epoch;
         w->out = (struct printer){.buffer = buffer, .json = json};
         cli_progress_begin(&w->progress, "order", count_lines(a, order));
         if (isatty(STDOUT_FILENO))
@@ -148,21 +211,65 @@ static int print_order(const struct cli_order_args *a, const struct rfi_order *o
     return rc;
 }
 
+/* An order that goes on from checkpoints, or that has the moves of one. */
+static int continue_order(const struct cli_order_args *a, rf_dataset *d, const struct order_args *own,
+                          struct rfi_order **ret, struct rfi_state *ret_birth)
+{
+    struct rfi_order_source source;
+    struct rfi_state from;
+    struct rfi_error note, err = {0};
+    rf_dataset_info info;
+    int rc = own->log ? rfi_state_read(own->log, &from, &err)
+                      : rfi_resume_find(own->resume.items, own->resume.n, "", NULL, &from, &note, &err);
+    if (rc < 0)
+        return cli_fail(err.text);
+    rfi_order_source_of(rfi_dataset_of(d), &source);
+    rfi_dataset_info(rfi_dataset_of(d), &info);
+    if (own->log) {
+        rc = rfi_state_same_order(&rfi_state_last(&from)->o, &a->o, &err);
+        if (rc == 0 && rfi_state_last(&from)->o.world_size != a->o.world_size)
+            rc = rfi_fail(&err, EINVAL,
+                          "--log: the checkpoint is of a world of %u ranks, not %u. Give the same "
+                          "--world-size",
+                          rfi_state_last(&from)->o.world_size, a->o.world_size);
+        if (rc == 0)
+            rc = rfi_state_copy(&from, ret_birth, &err);
+        if (rc == 0) /* the moves are the copy's, which lives as long as the order */
+            rc = rfi_state_order(ret_birth, info.fingerprint, &source, ret, &err);
+    } else {
+        rc = rfi_resume(&from, &a->o, info.fingerprint, &source, ret, ret_birth, &err);
+        if (rc == 0)
+            rfi_order_set_moves(*ret, rfi_state_last(ret_birth)->moves, rfi_state_last(ret_birth)->n_moves);
+    }
+    rfi_state_fini(&from);
+    return rc < 0 ? cli_fail(err.text) : CLI_OK;
+}
+
 static int run(struct cli_dataset_args *dataset, const struct cli_order_args *a, const struct cli_list *paths,
-               bool json)
+               const struct order_args *own)
 {
     struct rfi_order *order = NULL;
+    struct rfi_state birth = {0};
     rf_dataset *d = NULL;
+    bool continued = own->log || own->resume.n;
     int rc = CLI_OK;
     if (a->samples_given && paths->n)
         return cli_usage("order: both --samples and a dataset (%s). Give one of them", paths->items[0]);
+    if (continued && a->samples_given)
+        return cli_usage("order: --samples with --log or --resume: a checkpoint is of a dataset. Give the dataset");
+    if (own->log && own->resume.n)
+        return cli_usage("order: both --log and --resume. Give one of them");
+    for (size_t i = 0; i < own->resume.n; i++)
+        if (!strcmp(own->resume.items[i], "auto"))
+            return cli_usage("order: --resume auto is serve's. Name the file");
     if (!a->samples_given)
         d = cli_open_dataset(dataset, paths, &rc);
     if (rc == CLI_OK)
-        rc = order_open(a, d, &order);
+        rc = continued ? continue_order(a, d, own, &order, &birth) : order_open(a, d, &order);
     if (rc == CLI_OK)
-        rc = print_order(a, order, json);
+        rc = print_order(a, order, own->resume.n ? &birth : NULL, own->json);
     rfi_order_destroy(order);
+    rfi_state_fini(&birth);
     rf_dataset_close(d);
     return rc;
 }
@@ -172,9 +279,19 @@ int verb_order(int argc, char **argv)
     struct cli_dataset_args dataset = {0};
     struct cli_order_args order = {0};
     struct cli_list paths = {0};
-    bool json = false;
+    struct order_args args = {0};
     const struct cli_option own[] = {
-        {.name = "json", .kind = CLI_FLAG, .target = &json, .help = "one JSON object a line"},
+        {.name = "resume",
+         .kind = CLI_LIST,
+         .target = &args.resume,
+         .metavar = "FILE",
+         .help = "only what serve --resume FILE will still deliver; repeat for several servers' files"},
+        {.name = "log",
+         .kind = CLI_STRING,
+         .target = &args.log,
+         .metavar = "FILE",
+         .help = "whole epochs, with the batches moved as this checkpoint's log says"},
+        {.name = "json", .kind = CLI_FLAG, .target = &args.json, .help = "one JSON object a line"},
         {0},
     };
     const struct cli_option *groups[] = {own, cli_order_options(&order), cli_dataset_options(&dataset), NULL};
@@ -183,6 +300,6 @@ int verb_order(int argc, char **argv)
         return rc < 0 ? CLI_USAGE : CLI_OK;
     rc = cli_order_resolve(&order);
     if (rc == CLI_OK)
-        rc = run(&dataset, &order, &paths, json);
+        rc = run(&dataset, &order, &paths, &args);
     return rc;
 }

@@ -75,6 +75,8 @@ static int emit(const rf_stat *s, bool json)
     cli_emit_u64(&e, "epoch", s->epoch);
     cli_emit_u64(&e, "restarts", s->restarts);
     cli_emit_u64(&e, "rebalances", s->rebalances);
+    cli_emit_f64(&e, "imbalance", s->imbalance, 3);
+    cli_emit_str(&e, "balance", s->balance);
     cli_emit_u64(&e, "errors", s->errors);
     cli_emit_u64(&e, "substituted", s->substituted);
     cli_emit_array(&e, "ranks");
