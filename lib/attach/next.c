@@ -40,11 +40,8 @@ int rfi_trainer_over(struct rf_trainer *t)
     case RFI_RUN_STOPPING:
         return rfi_trainer_fail(t, EPIPE, "run '%s' was stopped: its server (process %lld) was told to end", name, pid);
     case RFI_RUN_FAILED:
-        return rfi_trainer_fail(
-            t, EPIPE,
-            "run '%s' failed: no worker is left, each died too often in a row. Look at the messages of "
-            "its server (process %lld)",
-            name, pid);
+        return rfi_trainer_fail(t, EPIPE, "run '%s' (process %lld) failed: %.*s", name, pid,
+                                (int)sizeof t->run.coordinator->failure - 1, t->run.coordinator->failure);
     case RFI_RUN_DONE:
         return rfi_trainer_fail(t, EPIPE, "run '%s' is over: every rank has had its last batch", name);
     default:

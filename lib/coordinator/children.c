@@ -29,6 +29,7 @@ static void close_all(struct rfi_coordinator *c)
 {
     rfi_segment_disown(&c->run.segment);
     rfi_leases_close(c);
+    rfi_hang_abandon(c);
     for (uint32_t i = 0; i < c->run.config.workers; i++)
         if (c->children[i].pidfd >= 0)
             close(c->children[i].pidfd);
@@ -75,6 +76,9 @@ static int start(struct rfi_coordinator *c, uint32_t w)
     atomic_store_explicit(&record->started_ns, rfi_now_ns(), memory_order_relaxed); /* the worker's own follows */
     atomic_store_explicit(&record->busy_ns, 0, memory_order_relaxed);
     atomic_store_explicit(&record->jobs, 0, memory_order_relaxed);
+    atomic_store_explicit(&record->completed_ns, 0, memory_order_relaxed);
+    child->fenced_ns = 0;
+    rfi_hang_started(c, w);
     pid_t pid = fork();
     if (pid == 0)
         become_worker(c, w, parent);
@@ -117,6 +121,16 @@ int rfi_children_start(struct rfi_coordinator *c)
                             w, strerror(-rc));
     }
     return 0;
+}
+
+void rfi_child_fence(struct rfi_coordinator *c, uint32_t w, const char *why)
+{
+    struct rfi_child *child = &c->children[w];
+    if (child->state != RFI_WORKER_RUNNING || child->fenced_ns)
+        return;
+    child->fenced_ns = rfi_now_ns();
+    rfi_log(RFI_LOG_WARNING, "worker %u (pid %d) hangs: %s. It is killed and started again", w, (int)child->pid, why);
+    kill(child->pid, SIGKILL);
 }
 
 void rfi_child_exited(struct rfi_coordinator *c, uint32_t w)

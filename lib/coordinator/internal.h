@@ -22,6 +22,7 @@ struct rfi_child {
     uint64_t batches_at_start; /* published by earlier incarnations */
     uint64_t start_at_ns; /* BACKOFF */
     int drain_fd; /* registered in epoll while DRAINING */
+    uint64_t fenced_ns; /* killed for a hang at this time and not reaped yet; 0: not */
 };
 
 struct rfi_lease {
@@ -44,6 +45,7 @@ struct rfi_coordinator {
     unsigned char **staging;
     struct rfi_worker_setup setup; /* per fork: worker_node changes */
     struct rfi_child *children;
+    struct rfi_hang *hang; /* hang.c */
     struct rfi_lease *leases;
     int pending[RFI_PENDING]; /* connections that have not said who they are */
     uint32_t next_pending;
@@ -84,6 +86,27 @@ bool rfi_children_busy(const struct rfi_coordinator *c); /* something to step so
 void rfi_children_stop(struct rfi_coordinator *c);
 bool rfi_children_gone(const struct rfi_coordinator *c);
 void rfi_children_kill(struct rfi_coordinator *c);
+
+void rfi_child_fence(struct rfi_coordinator *c, uint32_t worker, const char *why); /* SIGKILL; reaped as any death */
+
+/* hang.c: workers that live and do nothing */
+int rfi_hang_open(struct rfi_coordinator *c);
+void rfi_hang_step(struct rfi_coordinator *c);
+void rfi_hang_started(struct rfi_coordinator *c, uint32_t worker); /* a new process: counts begin anew */
+uint64_t rfi_hang_limit_ns(const struct rfi_coordinator *c, uint32_t worker);
+void rfi_hang_abandon(struct rfi_coordinator *c); /* in a forked worker */
+void rfi_hang_close(struct rfi_coordinator *c);
+
+/* probe.c: one small read of the place where a worker waits, through an io_uring of the parent's own */
+struct rfi_prober;
+struct rfi_prober *rfi_prober_open(uint32_t workers, uint64_t align); /* NULL: none to be had here */
+void rfi_prober_close(struct rfi_prober *p);
+enum rfi_probe_state { RFI_PROBE_IDLE, RFI_PROBE_UNDER_WAY, RFI_PROBE_ANSWERED, RFI_PROBE_IMPOSSIBLE };
+/* Begins a read; only when idle. `path` is looked at during the call alone. */
+void rfi_prober_start(struct rfi_prober *p, uint32_t worker, const char *path, uint64_t offset);
+void rfi_prober_step(struct rfi_prober *p); /* takes completions, never waits */
+enum rfi_probe_state rfi_prober_state(const struct rfi_prober *p, uint32_t worker);
+void rfi_prober_reset(struct rfi_prober *p, uint32_t worker); /* an answer was used: idle again */
 
 /* leases.c */
 int rfi_leases_open(struct rfi_coordinator *c);

@@ -74,6 +74,7 @@ struct rfi_coordinator_shared {
     int64_t pid;
     uint64_t pad1[8];
     alignas(128) unsigned char owner[64]; /* pthread_mutex_t, robust, process-shared */
+    char failure[448]; /* why the run FAILED, for its trainers: written before the state */
 };
 
 /* A worker's record. State: 0 none -> RUNNING (parent, after fork) -> DRAINING (parent, reaped) -> RUNNING ...
@@ -104,7 +105,8 @@ struct rfi_worker_shared {
     _Atomic uint64_t errors;
     _Atomic uint32_t jobs; /* batches claimed and not published */
     uint32_t pad2;
-    uint64_t pad3[5];
+    _Atomic uint64_t completed_ns; /* when a read of this incarnation ended last; 0: none has */
+    uint64_t pad3[4];
 };
 _Static_assert(sizeof(struct rfi_worker_shared) == 256, "worker record");
 

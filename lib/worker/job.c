@@ -166,6 +166,8 @@ static void queue_flight(struct rfi_jobs *j, uint32_t tag)
     e->offset = f->need_from;
     e->bytes = f->bytes;
     e->submitted_ns = rfi_now_ns();
+    /* A beat too: the pread engine reads inside queue(), and a round of many reads may be long. */
+    atomic_store_explicit(&j->record->heartbeat_ns, e->submitted_ns, memory_order_relaxed);
     atomic_store_explicit(&e->active, 1, memory_order_release);
     j->reader->ops->queue(
         j->reader,
@@ -294,6 +296,8 @@ int rfi_jobs_reap(struct rfi_jobs *j, uint64_t wait_ns)
 {
     struct rfi_completion done[REAP_MOST];
     int n = j->reader->ops->reap(j->reader, done, REAP_MOST, wait_ns);
+    if (n > 0)
+        atomic_store_explicit(&j->record->completed_ns, rfi_now_ns(), memory_order_relaxed);
     for (int i = 0; i < n; i++)
         complete(j, &done[i]);
     atomic_store_explicit(&j->record->submits, j->reader->submits, memory_order_relaxed);
