@@ -45,9 +45,9 @@ static int make_segment(struct rfi_coordinator *c)
 {
     struct rfi_segment s;
     size_t bytes;
-    int rc =
-        rfi_segment_create(c->o->name, c->plan.size.regions, RFI_N_REGIONS, c->plan.size.data_bytes - RFI_HEADER_BYTES,
-                           rfi_run_signature(), bind_arenas, c, &s, c->err);
+    int rc = rfi_segment_create_sparse(c->o->name, c->plan.size.regions, RFI_N_REGIONS,
+                                       c->plan.size.data_bytes - RFI_HEADER_BYTES, c->plan.size.spare_bytes,
+                                       rfi_run_signature(), bind_arenas, c, &s, c->err);
     if (rc < 0)
         return rc;
     /* The copy comes first: opening the rings reads their nodes. */
@@ -84,7 +84,8 @@ static int make_rings(struct rfi_coordinator *c)
         rfi_order_move_table(c->plan.order, c->run.membership);
     for (uint32_t i = 0; i < c->plan.config.ranks; i++) {
         struct rfi_generation g = {.epoch = c->o->start_epoch,
-                                   .end_ticket = rfi_end_ticket(c, i, 0, c->o->start_epoch)};
+                                   .end_ticket = rfi_end_ticket(c, i, 0, c->o->start_epoch),
+                                   .arena = rfi_arena_word(i, 0)};
         rfi_ring_init(&c->run.rings[i], &g);
         c->run.rings[i].sh->node = bell_node(c, i);
         c->run.ranks[i].len = rfi_order_len(c->order, c->plan.config.first_rank + i);
@@ -161,7 +162,9 @@ int rfi_birth(struct rfi_coordinator *c)
     if (rc == 0)
         rc = rfi_placement_plan(&c->topology, c->plan.config.ranks, c->plan.config.workers, &c->placement, c->err);
     if (rc == 0)
-        rc = rfi_room_check(0, c->plan.staging_bytes + c->plan.size.control_bytes + c->plan.size.data_bytes, c->err);
+        rc = rfi_room_check(
+            0, c->plan.staging_bytes + c->plan.size.control_bytes + c->plan.size.data_bytes - c->plan.size.spare_bytes,
+            c->err);
     if (rc == 0)
         rc = make_segment(c);
     if (rc == 0)

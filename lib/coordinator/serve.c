@@ -164,6 +164,7 @@ static void loop(struct rfi_coordinator *c)
         }
         rfi_children_step(c);
         rfi_hang_step(c);
+        rfi_spares_step(c);
         rfi_rates_step(c);
         if (c->o->tick)
             c->o->tick(c->o->ctx, &c->run);
@@ -192,6 +193,8 @@ int rfi_serve(const struct rfi_serve_options *o, struct rfi_error *err)
     if (rc == 0)
         rc = rfi_hang_open(&c);
     if (rc == 0)
+        rc = rfi_spares_open(&c);
+    if (rc == 0)
         rc = rfi_children_start(&c);
     if (rc == 0) {
         set_state(&c, RFI_RUN_READY);
@@ -206,6 +209,7 @@ int rfi_serve(const struct rfi_serve_options *o, struct rfi_error *err)
         stop_workers(&c);
     rfi_leases_close(&c);
     rfi_hang_close(&c);
+    rfi_spares_close(&c);
     rfi_death(&c);
     if (c.epfd >= 0)
         close(c.epfd);

@@ -8,6 +8,8 @@
 
 #include <ringfeed/ringfeed.h>
 
+#define RFI_SPARES_CHOSEN UINT32_MAX
+
 struct rfi_serve_options {
     const char *name;
     struct rfi_dataset *dataset; /* borrowed until rfi_serve returns */
@@ -18,6 +20,7 @@ struct rfi_serve_options {
     rf_engine engine;
     rf_switch direct, pin, numa;
     uint32_t heartbeat_ms, timeout_ms, max_restarts;
+    uint32_t spares; /* RFI_SPARES_CHOSEN: 1 where there is room for it. io_urings, and arenas for every rank each, kept for a device that hangs */
     int64_t parent_pid; /* end when this process ends; 0: none */
     /* Called once when trainers may attach; then about 20 times a second. */
     void (*ready)(void *ctx, const struct rfi_run_view *run);

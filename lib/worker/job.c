@@ -131,7 +131,7 @@ static void shape_flight(struct rfi_jobs *j, struct rfi_job *job, const struct r
                          uint32_t tag)
 {
     const uint64_t a = j->run->config.align;
-    unsigned char *region = rfi_run_arena(j->run, job->ring) + job->claim.data_offset;
+    unsigned char *region = rfi_run_arena(j->run, rfi_arena_number(&job->claim.generation)) + job->claim.data_offset;
     uint64_t from = run->offset + job->issued, end = run->offset + run->bytes;
     f->job = job;
     f->need_from = from;
@@ -165,6 +165,7 @@ static void queue_flight(struct rfi_jobs *j, uint32_t tag)
     e->file = f->file->file;
     e->offset = f->need_from;
     e->bytes = f->bytes;
+    e->staged = f->copy_to != NULL;
     e->submitted_ns = rfi_now_ns();
     /* A beat too: the pread engine reads inside queue(), and a round of many reads may be long. */
     atomic_store_explicit(&j->record->heartbeat_ns, e->submitted_ns, memory_order_relaxed);

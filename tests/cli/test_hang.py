@@ -1,0 +1,175 @@
+"""Reads that do not end: through a file system of the tests' own (tests/fuse/hangfs.c), in which chosen reads wait for
+a gate and all others answer."""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+from conftest import clean_environment, die_with_parent, find_command
+from delivery import Trainer, order_lines
+from test_kill import until, workers_of
+
+HEARTBEAT_MS = 300
+RECORD = 32 << 10
+N = 240
+
+
+def helper(name):
+    build = pathlib.Path(os.environ.get("RINGFEED_BUILD", find_command().parents[1]))
+    path = build / "tests" / "fuse" / name
+    if not path.exists():
+        pytest.skip(f"{path} was not built (libfuse3-dev is missing)")
+    return path
+
+
+class HangFs:
+    """The directory `source` once more, at `path`; the first `count` reads of byte `offset` of file `name` hang."""
+
+    def __init__(self, directory, source, name, offset, count):
+        self.path = directory / "mount"
+        self.path.mkdir()
+        self.gate = directory / "gate"
+        os.mkfifo(self.gate)
+        self.log = open(directory / "hangfs.err", "wb")
+        command = helper("hangfs")
+        if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+            pytest.skip("/dev/fuse is not accessible here")
+        self.process = subprocess.Popen(
+            [str(command), str(source), str(self.path), name, str(offset), str(count), str(self.gate)],
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=os.environ, preexec_fn=die_with_parent,
+        )
+        until(lambda: os.path.ismount(self.path) or self.process.poll() is not None, 10)
+        if self.process.poll() is not None:
+            pytest.skip(f"FUSE cannot be had here: {(directory / 'hangfs.err').read_text().strip()}")
+
+    def hanging(self):
+        """How many reads hang, or have hung."""
+        return len(list(self.gate.parent.glob("gate.*")))
+
+    def let_go(self):
+        """Opens the gate for the reads that wait at it now. False: there is none."""
+        try:
+            os.close(os.open(self.gate, os.O_WRONLY | os.O_NONBLOCK))
+            return True
+        except OSError:
+            return False
+
+    def end(self):
+        while self.let_go():
+            os.sched_yield()
+        self.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 10
+        while self.process.poll() is None and time.monotonic() < deadline:
+            self.let_go()
+            os.sched_yield()
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        subprocess.run(["umount", "-l", str(self.path)], stderr=subprocess.DEVNULL, check=False)
+        self.log.close()
+
+
+@pytest.fixture
+def hangfs(ringfeed, tmp_path, nothing_left):
+    made = []
+
+    def mount(source, name, offset, count=1):
+        made.append(HangFs(tmp_path, source, name, offset, count))
+        return made[-1]
+
+    yield mount
+    for fs in made:
+        fs.end()
+    ringfeed.end()  # a worker that was stuck in a read is gone only now
+
+
+@pytest.fixture
+def records(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "records.bin").write_bytes(random.Random(3).randbytes(N * RECORD))
+    return source / "records.bin"
+
+
+ARGS = ("--format", "raw", "--record-bytes", RECORD)
+
+
+class Hold:
+    """tests/fuse/hold.c: holds batches until told, compares bytes with the source."""
+
+    def __init__(self, ringfeed, name, rank, source, n, limit=0):
+        self.process = subprocess.Popen(
+            [str(helper("hold")), name, str(rank), str(source), str(RECORD), str(n), str(limit)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment(),
+            preexec_fn=die_with_parent,
+        )
+        assert self.process.stdout.readline() == "held\n", self.process.stderr.read()
+
+    def go_on(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def lines(self):
+        """Of the batches, in the order taken: 'epoch batch id...'."""
+        out, err = self.process.communicate(timeout=60)
+        assert self.process.returncode == 0, err
+        lines = out.splitlines()
+        assert lines[-1] == "end"
+        return lines[:-1]
+
+
+def batches_of(ringfeed, dataset, rank, *order):
+    batches = {}
+    for line in order_lines(ringfeed, dataset, *order):
+        epoch, of, batch, _, index, _ = line.split()
+        if int(of) == rank:
+            batches.setdefault((int(epoch), int(batch)), []).append(index)
+    return [f"{epoch} {batch} {' '.join(ids)}" for (epoch, batch), ids in sorted(batches.items())]
+
+
+def sample_of(ringfeed, dataset, rank, batch, *order):
+    """Index of a sample in the middle of a batch of epoch 0."""
+    for line in order_lines(ringfeed, dataset, *order):
+        words = line.split()
+        if words[:4] == ["0", str(rank), str(batch), "2"]:
+            return int(words[4])
+    raise AssertionError("no such batch")
+
+
+@pytest.mark.parametrize("engine", ["uring", "pread"])
+def test_a_read_that_never_ends_is_bridged(ringfeed, run_name, records, hangfs, engine):
+    """The read of a later batch hangs. The trainer holds batches before it meanwhile; the ring goes on in a fresh arena,
+    and when the read ends, arena and queue come back."""
+    order = ("--ranks", 2, "--batch", 4, "--shuffle", "full", "--seed", 5, *ARGS)
+    stuck = sample_of(ringfeed, records, 0, 3, *order)
+    fs = hangfs(records.parent, records.name, stuck * RECORD + 100)
+    dataset = fs.path / records.name
+    began = time.monotonic()
+    serve = ringfeed.serve(dataset, run_name, *order, "--epochs", 0, "--workers", 2, "--prefetch", 6, "--engine", engine,
+                           "--direct", "off", "--heartbeat-ms", HEARTBEAT_MS)
+    run = [Hold(ringfeed, run_name, rank, records, 2, limit=40) for rank in range(2)]
+    stat = until(lambda: (lambda s: s if s["moved"] else None)(ringfeed.json("stat", run_name)))
+    assert time.monotonic() - began < 20 * HEARTBEAT_MS / 1000
+    assert fs.hanging() == 1 and stat["fenced"] >= 1 and stat["retired_queues"] == 1 and stat["spare_queues"] == 0
+    for t in run:
+        t.go_on()
+    for rank, t in enumerate(run):  # 30 batches are an epoch
+        assert t.lines() == batches_of(ringfeed, records, rank, *order, "--epochs", 2)[:40]
+    stat = ringfeed.json("stat", run_name)
+    assert stat["retired_queues"] == 1 and stat["spare_arenas"] == 2 - stat["moved"]
+    assert fs.let_go()  # the old read ends, in the old arena
+    until(lambda: spares(ringfeed.json("stat", run_name)) == (1, 2, 0))
+    for rank in range(2):  # in the old arena's place others read again: nothing is lost by that either
+        ringfeed.ok("attach", run_name, "--rank", rank, "--check", "--limit", 20)
+    serve.send(signal.SIGTERM)
+    assert serve.wait() == 0, serve.stderr
+    assert "is retired" in serve.stderr and "it is a spare again" in serve.stderr, serve.stderr
+
+
+def spares(stat):
+    return stat["spare_queues"], stat["spare_arenas"], stat["retired_queues"]
