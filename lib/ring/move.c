@@ -65,10 +65,11 @@ static struct rfi_generation *record(struct rfi_ring *r, uint64_t index)
 static void rewrite(struct rfi_ring *r, uint64_t k0, uint32_t arena)
 {
     uint64_t n = atomic_load_explicit(&r->sh->n_generations, memory_order_relaxed), at = n; /* parent's own */
-    uint64_t place = rfi_cut_first_place(r, k0);
     struct rfi_generation g;
+    uint64_t place;
 
     rfi_ring_generation(r, k0, &g);
+    place = g.first_ticket == k0 ? g.first_place : rfi_cut_first_place(r, k0);
     g.batch += k0 - g.first_ticket;
     g.first_ticket = k0;
     while (at > 0 && n - at < r->generations_cap && record(r, at - 1)->first_ticket >= k0)

@@ -173,3 +173,45 @@ def test_a_read_that_never_ends_is_bridged(ringfeed, run_name, records, hangfs, 
 
 def spares(stat):
     return stat["spare_queues"], stat["spare_arenas"], stat["retired_queues"]
+
+
+def test_without_a_spare_the_trainer_is_told_and_can_go_on_later(ringfeed, run_name, records, hangfs):
+    order = ("--batch", 4, "--shuffle", "full", *ARGS)
+    stuck = sample_of(ringfeed, records, 0, 2, *order)
+    fs = hangfs(records.parent, records.name, stuck * RECORD)
+    serve = ringfeed.serve(fs.path / records.name, run_name, *order, "--workers", 1, "--spares", 0, "--direct", "off",
+                           "--heartbeat-ms", HEARTBEAT_MS)
+    first = Trainer(ringfeed, run_name, 0)
+    assert first.run.wait(20) == 1
+    for word in ("rank 0 cannot go on", records.name, f"at offset {stuck * RECORD}", "no spare io_uring", "--spares"):
+        assert word in first.run.stderr, first.run.stderr
+    assert len(first.lines()) == 2 * 4
+    assert "rank 0 cannot go on" in serve.stderr and serve.process.poll() is None
+    assert spares(ringfeed.json("stat", run_name)) == (0, 0, 0)
+    assert fs.let_go()
+    second = Trainer(ringfeed, run_name, 0, ids=first.ids)
+    second.ok()
+    assert serve.wait() == 0
+    assert first.lines() == order_lines(ringfeed, records, *order)
+
+
+def test_a_device_that_answers_nobody_is_slow_and_no_worker_dies_for_it(ringfeed, run_name, records, hangfs):
+    """The parent's own read of the place does not end either."""
+    order = ("--batch", 4, "--shuffle", "full", *ARGS)
+    stuck = sample_of(ringfeed, records, 0, 2, *order)
+    fs = hangfs(records.parent, records.name, stuck * RECORD + 100, count=1000)
+    serve = ringfeed.serve(fs.path / records.name, run_name, *order, "--workers", 1, "--direct", "off", "--engine", "uring",
+                           "--heartbeat-ms", 100)
+    (worker,) = workers_of(serve)
+    until(lambda: fs.hanging() >= 2 and "the device is slow or hangs" in serve.stderr)
+    done = ringfeed("attach", run_name, "--rank", 0, "--timeout-ms", 1000, "--ids", fs.gate.parent / "ids")
+    assert done.returncode == 1
+    for word in (f"process {worker}", records.name, f"offset {stuck * RECORD}", "within 1000 ms"):
+        assert word in done.stderr, done.stderr
+    stat = ringfeed.json("stat", run_name)
+    assert stat["fenced"] == 0 and stat["workers"][0]["pid"] == worker
+    rest = Trainer(ringfeed, run_name, 0, ids=fs.gate.parent / "ids")
+    until(lambda: fs.let_go() and False or rest.run.process.poll() is not None)
+    rest.ok()
+    assert serve.wait() == 0 and serve.stderr.count("is slow or hangs") == 1
+    assert rest.lines() == order_lines(ringfeed, records, *order)
