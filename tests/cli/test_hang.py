@@ -215,3 +215,50 @@ def test_a_device_that_answers_nobody_is_slow_and_no_worker_dies_for_it(ringfeed
     rest.ok()
     assert serve.wait() == 0 and serve.stderr.count("is slow or hangs") == 1
     assert rest.lines() == order_lines(ringfeed, records, *order)
+
+
+@pytest.fixture
+def throttle(records, run_name):
+    """A blkio group for the device under `records`: throttle(bytes a second), None: no limit; its path."""
+    group = pathlib.Path("/sys/fs/cgroup/blkio") / f"ringfeed-{run_name}"
+    device = os.stat(records).st_dev
+    limit = group / "blkio.throttle.read_bps_device"
+    try:
+        group.mkdir()
+        limit.write_text(f"{os.major(device)}:{os.minor(device)} 1000000")
+    except OSError as e:
+        if group.is_dir():
+            group.rmdir()
+        pytest.skip(f"reads of this device cannot be throttled here (cgroup v1 blkio): {e}")
+
+    def set_limit(rate):
+        limit.write_text(f"{os.major(device)}:{os.minor(device)} {rate or 0}")
+
+    set_limit.group = group
+    yield set_limit
+    set_limit(None)
+    until(lambda: not (group / "cgroup.procs").read_text())
+    group.rmdir()
+
+
+def test_direct_reads_of_a_dead_worker_that_take_long_are_left_behind(ringfeed, run_name, records, throttle):
+    """O_DIRECT reads of a killed worker land in shared memory for as long as the device takes: longer than the limit
+    here. The ring goes on in another arena meanwhile."""
+    order = ("--batch", 4, "--shuffle", "full", *ARGS)
+    serve = ringfeed.serve(records, run_name, *order, "--workers", 1, "--prefetch", 16, "--direct", "on", "--engine", "uring",
+                           "--heartbeat-ms", 200)
+    if not ringfeed.json("stat", run_name)["engine"].endswith("+direct"):
+        serve.end()
+        pytest.skip("O_DIRECT cannot be had in the temporary directory")
+    until(lambda: ringfeed.json("stat", run_name)["ranks"][0]["ready"] == 16)
+    (throttle.group / "cgroup.procs").write_text(str(serve.pid))
+    (worker,) = workers_of(serve)
+    (throttle.group / "cgroup.procs").write_text(str(worker))
+    trainer = Trainer(ringfeed, run_name, 0)
+    until(lambda: len(trainer.lines()) >= 16 * 4)
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: ringfeed.json("stat", run_name)["moved"])
+    throttle(None)
+    trainer.ok()
+    assert serve.wait() == 0 and "is retired" in serve.stderr
+    assert trainer.lines() == order_lines(ringfeed, records, *order)
