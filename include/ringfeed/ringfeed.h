@@ -303,6 +303,7 @@ static inline uint64_t rf_batch_sample_bytes(const rf_batch *b, uint32_t i)
 RF_PUBLIC int rf_attach(const char *name, uint32_t rank, const rf_attach_options *o, rf_trainer **ret);
 /* Takes the next batch. timeout_ms -1: the run's time-out (30 s). No syscall and no copy when it is
  * ready. RF_END after the last batch of the last epoch; -ETIMEDOUT names who was waited for;
+ * -ENODEV: a device hangs and no spare is left to go on with, call again when it answers;
  * -EPIPE: the server died or stopped; -EIO: this batch could not be read (file, offset, sample in
  * the text), the next call goes on behind it; -EDEADLK: only releasing a held batch (named) can
  * make room. */
@@ -444,7 +445,12 @@ typedef struct rf_stat {
     char balance[32]; /* what the last look at the balance ended with, in words */
     rf_rank_stat *ranks; /* [n_ranks], freed by rf_stat_free */
     rf_worker_stat *workers; /* [n_workers] */
-    uint64_t reserved[8];
+    uint64_t fenced; /* workers killed because they hung */
+    uint64_t moved; /* rings that went to a fresh arena, because reads into the old one did not end */
+    uint32_t spare_queues, spare_arenas; /* free now */
+    uint32_t retired_queues; /* io_urings with reads that do not end */
+    uint32_t reserved32;
+    uint64_t reserved[4];
 } rf_stat;
 
 RF_PUBLIC const char *rf_status_name(rf_status s);

@@ -85,25 +85,38 @@ static int map_words(struct rf_trainer *t, struct rfi_error *err)
     return 0;
 }
 
-static int map_arena(struct rf_trainer *t, bool writable, struct rfi_error *err)
+unsigned char *rfi_trainer_arena(struct rf_trainer *t, uint32_t arena)
 {
     const struct rfi_config_shared *c = &t->run.config;
-    t->arena = rfi_run_arena(&t->run, t->local);
-    if (!writable)
-        return 0;
+    if (!t->writable)
+        return rfi_run_arena(&t->run, arena);
+    if (t->arena_maps[arena])
+        return t->arena_maps[arena];
     char path[64]; /* through the descriptor we have: the name may be another run's by now */
     snprintf(path, sizeof path, "/proc/self/fd/%d", t->run.segment.data_fd);
     int fd = open(path, O_RDWR | O_CLOEXEC);
-    if (fd < 0)
-        return rfi_fail(err, errno, "cannot open the payload of run '%s' writable: %s", t->run.segment.name,
-                        strerror(errno));
-    void *p = mmap(NULL, c->arena_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-                   (off_t)(c->arena_first + c->arena_stride * t->local));
+    if (fd < 0) {
+        rfi_trainer_fail(t, errno, "cannot open the payload of run '%s' writable: %s", t->run.segment.name,
+                         strerror(errno));
+        return NULL;
+    }
+    void *p = mmap(NULL, c->arena_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)rfi_run_arena_offset(c, arena));
+    int error = errno;
     close(fd);
-    if (p == MAP_FAILED)
-        return rfi_fail(err, errno, "cannot map the arena of rank %u writable: %s", t->ring.rank, strerror(errno));
-    t->arena = t->arena_map = p;
-    return 0;
+    if (p == MAP_FAILED) {
+        rfi_trainer_fail(t, error, "cannot map the arena of rank %u writable: %s", t->ring.rank, strerror(error));
+        return NULL;
+    }
+    return t->arena_maps[arena] = p;
+}
+
+static int map_arena(struct rf_trainer *t, bool writable, struct rfi_error *err)
+{
+    t->writable = writable;
+    if (writable && !(t->arena_maps = calloc(t->run.config.arenas, sizeof *t->arena_maps)))
+        return rfi_fail(err, ENOMEM, "out of memory");
+    t->arena = rfi_trainer_arena(t, t->local);
+    return t->arena ? 0 : rfi_fail(err, -t->err.code, "%s", t->err.text);
 }
 
 /* Where the rank stands: at the first batch whose release counts. */
@@ -117,7 +130,7 @@ static void take_position(struct rf_trainer *t)
     t->cuts = UINT64_MAX; /* looked up by the next `next` */
     struct rfi_generation g;
     uint64_t batch;
-    rfi_ring_generation(&t->ring, t->next, &g);
+    rfi_ring_generation_settled(&t->ring, t->next, &g);
     t->epoch = g.epoch;
     if (t->next < g.end_ticket)
         rfi_run_content(&t->lens, &g, t->next, &t->epoch, &batch);
@@ -166,8 +179,10 @@ static void unmap(struct rf_trainer *t)
         munmap(t->tr_page, RFI_TRAINER_BYTES);
     if (t->bell_page)
         munmap(t->bell_page, RFI_BELL_BYTES);
-    if (t->arena_map)
-        munmap(t->arena_map, t->run.config.arena_bytes);
+    for (uint32_t i = 0; t->arena_maps && i < t->run.config.arenas; i++)
+        if (t->arena_maps[i])
+            munmap(t->arena_maps[i], t->run.config.arena_bytes);
+    free(t->arena_maps);
     if (t->dataset)
         rfi_dataset_close(t->dataset);
     free(t->given_back);

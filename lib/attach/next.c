@@ -27,7 +27,7 @@ static void look_up_generation(struct rf_trainer *t)
     struct rfi_generation g;
     if (n == t->cuts)
         return;
-    rfi_ring_generation(&t->ring, UINT64_MAX >> 16, &g);
+    rfi_ring_generation_settled(&t->ring, UINT64_MAX >> 16, &g);
     t->cuts = n;
     t->end_ticket = g.end_ticket;
 }
@@ -40,11 +40,8 @@ int rfi_trainer_over(struct rf_trainer *t)
     case RFI_RUN_STOPPING:
         return rfi_trainer_fail(t, EPIPE, "run '%s' was stopped: its server (process %lld) was told to end", name, pid);
     case RFI_RUN_FAILED:
-        return rfi_trainer_fail(
-            t, EPIPE,
-            "run '%s' failed: no worker is left, each died too often in a row. Look at the messages of "
-            "its server (process %lld)",
-            name, pid);
+        return rfi_trainer_fail(t, EPIPE, "run '%s' (process %lld) failed: %.*s", name, pid,
+                                (int)sizeof t->run.coordinator->failure - 1, t->run.coordinator->failure);
     case RFI_RUN_DONE:
         return rfi_trainer_fail(t, EPIPE, "run '%s' is over: every rank has had its last batch", name);
     default:
@@ -111,38 +108,84 @@ static int timed_out_at_gate(struct rf_trainer *t, int timeout_ms)
         t->ring.rank, timeout_ms, who, pid);
 }
 
+/* The oldest read for the ticket that is waited for, whichever io_uring has it. */
+static void find_read(const struct rf_trainer *t, struct rfi_file *ret_file, uint64_t *ret_offset)
+{
+    const struct rfi_config_shared *c = &t->run.config;
+    uint64_t oldest = UINT64_MAX;
+    *ret_file = (struct rfi_file){.path = "no file yet"};
+    *ret_offset = 0;
+    for (uint64_t i = 0; i < (uint64_t)c->queues * c->queue_depth; i++) {
+        struct rfi_inflight_shared *e = &t->run.inflight[i];
+        if (!atomic_load_explicit(&e->active, memory_order_acquire) || e->ring != t->local || e->ticket != t->next ||
+            e->submitted_ns >= oldest || e->file >= rfi_dataset_n_files(t->dataset))
+            continue;
+        oldest = e->submitted_ns;
+        *ret_offset = e->offset;
+        rfi_dataset_file(t->dataset, e->file, ret_file);
+    }
+}
+
+/* The worker that has claimed the ticket that is waited for; -1: none has. */
+static int claimant(const struct rf_trainer *t)
+{
+    uint64_t word = atomic_load_explicit(&t->ring.slots[t->next % t->ring.depth].word, memory_order_acquire);
+    unsigned w = rfi_word_worker(word);
+    return rfi_word_ticket(word) == t->next && rfi_word_state(word) == RFI_CLAIMED && w < t->run.config.workers ? (int)w
+                                                                                                                : -1;
+}
+
 /* Who is being waited for, in words. */
 static int timed_out(struct rf_trainer *t, int timeout_ms)
 {
-    const struct rfi_config_shared *c = &t->run.config;
-    uint64_t word = atomic_load_explicit(&t->ring.slots[t->next % c->depth].word, memory_order_acquire);
-    unsigned w = rfi_word_worker(word);
+    int w = claimant(t);
     uint32_t rank = t->ring.rank;
-    if (rfi_word_ticket(word) != t->next || rfi_word_state(word) != RFI_CLAIMED || w >= c->workers)
+    struct rfi_file file;
+    uint64_t offset;
+    if (w < 0)
         return rfi_trainer_fail(t, ETIMEDOUT,
                                 "no batch for rank %u within %d ms: no worker has claimed ticket %" PRIu64
                                 " yet (%u workers live). Look at `ringfeed stat %s`",
                                 rank, timeout_ms, t->next,
                                 atomic_load_explicit(&t->run.coordinator->live_workers, memory_order_relaxed),
                                 t->run.segment.name);
-    struct rfi_file file = {.path = "no file yet"};
-    uint64_t offset = 0, oldest = UINT64_MAX;
-    uint32_t queue = t->run.workers[w].queue < c->queues ? t->run.workers[w].queue : 0;
-    for (uint32_t i = 0; i < c->queue_depth; i++) {
-        struct rfi_inflight_shared *e = rfi_run_inflight(&t->run, queue, i);
-        if (!atomic_load_explicit(&e->active, memory_order_acquire) || e->ring != t->local || e->ticket != t->next ||
-            e->submitted_ns >= oldest || e->file >= rfi_dataset_n_files(t->dataset))
-            continue;
-        oldest = e->submitted_ns;
-        offset = e->offset;
-        rfi_dataset_file(t->dataset, e->file, &file);
-    }
+    find_read(t, &file, &offset);
+    int pid = (int)atomic_load_explicit(&t->run.workers[w].pid, memory_order_relaxed);
+    if (pid == 0)
+        return rfi_trainer_fail(t, ETIMEDOUT,
+                                "no batch for rank %u within %d ms: worker %d died reading ticket %" PRIu64
+                                ", and its read of %s at offset %" PRIu64 " has not ended. Is the device slow or hung?",
+                                rank, timeout_ms, w, t->next, file.path, offset);
     return rfi_trainer_fail(t, ETIMEDOUT,
-                            "no batch for rank %u within %d ms: worker %u (process %d) is reading ticket %" PRIu64
+                            "no batch for rank %u within %d ms: worker %d (process %d) is reading ticket %" PRIu64
                             ", %s at offset %" PRIu64 ". Is the device slow or hung? Raise the time-out",
-                            rank, timeout_ms, w,
-                            (int)atomic_load_explicit(&t->run.workers[w].pid, memory_order_relaxed), t->next, file.path,
-                            offset);
+                            rank, timeout_ms, w, pid, t->next, file.path, offset);
+}
+
+/* A device hangs and nothing is left to go on with: waiting is of no use. What others read may still come. */
+static bool is_stuck(const struct rf_trainer *t)
+{
+    if (!atomic_load_explicit(&t->run.ranks[t->local].stuck, memory_order_acquire))
+        return false;
+    int w = claimant(t);
+    return w >= 0 && atomic_load_explicit(&t->run.workers[w].state, memory_order_acquire) == RFI_WORKER_DRAINING;
+}
+
+static int stuck(struct rf_trainer *t)
+{
+    struct rfi_file file;
+    uint64_t offset;
+    enum rfi_stuck why = (enum rfi_stuck)atomic_load_explicit(&t->run.ranks[t->local].stuck, memory_order_relaxed);
+    find_read(t, &file, &offset);
+    return rfi_trainer_fail(
+        t, ENODEV,
+        "rank %u cannot go on: the read of %s at offset %" PRIu64 " for ticket %" PRIu64
+        " does not end, and %s. Call again when the device answers, or start run '%s' with more --spares",
+        t->ring.rank, file.path, offset, t->next,
+        why == RFI_STUCK_NO_QUEUE   ? "no spare io_uring is left"
+        : why == RFI_STUCK_NO_ARENA ? "no spare arena is left"
+                                    : "/dev/shm has no room for a spare arena",
+        t->run.segment.name);
 }
 
 static int failed_batch(struct rf_trainer *t, const struct rfi_slot_shared *slot)
@@ -207,6 +250,8 @@ static int wait_ready(struct rf_trainer *t, int timeout_ms, enum rfi_take *ret)
             seen = progress(t);
             until = now + (uint64_t)timeout_ms * 1000000u;
         }
+        if (is_stuck(t))
+            return stuck(t);
         if (now >= until)
             return at_gate(t) ? timed_out_at_gate(t, timeout_ms) : timed_out(t, timeout_ms);
         rfi_ring_wait(&t->ring, t->next, rfi_min(until - now, SLICE_NS));
@@ -229,9 +274,12 @@ static int describe(struct rf_trainer *t, const struct rfi_slot_shared *slot, rf
     const struct rfi_config_shared *c = &t->run.config;
     struct rfi_arrays a;
     if (slot->n_samples > c->batch || slot->footprint > c->arena_bytes ||
-        slot->data_offset > c->arena_bytes - slot->footprint)
+        slot->data_offset > c->arena_bytes - slot->footprint || slot->arena >= c->arenas)
         return rfi_trainer_fail(t, EPROTO, "the descriptor of ticket %" PRIu64 " of rank %u is damaged. Stop run '%s'",
                                 t->next, t->ring.rank, t->run.segment.name);
+    unsigned char *arena = t->arena;
+    if (slot->arena != t->local && !(arena = rfi_trainer_arena(t, (uint32_t)slot->arena)))
+        return t->err.code;
     rfi_run_arrays(&t->run, t->local, (uint32_t)(t->next % c->depth), &a);
     *b = (rf_batch){.ticket = t->next,
                     .epoch = slot->epoch,
@@ -239,7 +287,7 @@ static int describe(struct rf_trainer *t, const struct rfi_slot_shared *slot, rf
                     .n_samples = slot->n_samples,
                     .n_fields = c->n_fields,
                     .fixed_bytes = c->fixed_bytes,
-                    .data = t->arena + slot->data_offset,
+                    .data = arena + slot->data_offset,
                     .data_bytes = slot->footprint,
                     .offsets = a.offsets,
                     .lengths = a.lengths,
@@ -403,7 +451,7 @@ static bool stands_at(struct rf_trainer *t, uint64_t epoch, uint64_t batch)
     uint64_t at_epoch, at_batch;
     if (rf_is_empty(t))
         return true;
-    rfi_ring_generation(&t->ring, t->next, &g);
+    rfi_ring_generation_settled(&t->ring, t->next, &g);
     if (t->next >= g.end_ticket)
         return false;
     rfi_run_content(&t->lens, &g, t->next, &at_epoch, &at_batch);

@@ -60,7 +60,7 @@ static void read_rank(const struct rfi_run_view *r, uint32_t i, uint64_t now, rf
     *s = (rf_rank_stat){.rank = ring->rank, .depth = ring->depth, .node = r->ranks[i].node};
     s->pid = atomic_load_explicit(&r->ranks[i].pid, memory_order_relaxed);
     s->status = rank_status(r, i, now);
-    rfi_ring_generation(ring, released, &g);
+    rfi_ring_generation_settled(ring, released, &g);
     rfi_run_content(&r->ranks[i].lens, &g, released < g.first_ticket ? g.first_ticket : released, &s->epoch, &s->batch);
     s->checkpoints = word(&r->ranks[i].checkpoints);
     s->samples = word(&t->samples);
@@ -154,6 +154,11 @@ static int fill(const struct rfi_run_view *r, rf_stat *s, struct rfi_error *err)
     s->imbalance = rate(&r->coordinator->imbalance);
     snprintf(s->balance, sizeof s->balance, "%s",
              rfi_balance_word(atomic_load_explicit(&r->coordinator->balance_reason, memory_order_relaxed)));
+    s->fenced = word(&r->coordinator->fenced);
+    s->moved = word(&r->coordinator->moved);
+    s->spare_queues = atomic_load_explicit(&r->coordinator->spare_queues, memory_order_relaxed);
+    s->spare_arenas = atomic_load_explicit(&r->coordinator->spare_arenas, memory_order_relaxed);
+    s->retired_queues = atomic_load_explicit(&r->coordinator->retired, memory_order_relaxed);
     s->server_pid = (int)r->coordinator->pid;
     s->uptime_s = now > c->started_ns ? (double)(now - c->started_ns) * 1e-9 : 0;
     s->segment_bytes = r->segment.control_bytes + r->segment.data_bytes;

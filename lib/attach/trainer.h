@@ -30,8 +30,9 @@ struct rf_trainer {
     uint64_t epoch; /* of the last batch taken, or the start epoch */
     bool *given_back; /* [depth] by ticket mod depth: released out of order */
     void *tr_page, *bell_page;
-    unsigned char *arena; /* base of our arena: read-only, or our own writable mapping */
-    void *arena_map; /* to unmap, or NULL */
+    unsigned char *arena; /* base of our first arena: read-only, or our own writable mapping */
+    bool writable; /* asked for: arenas are mapped once more, by us alone */
+    void **arena_maps; /* [arenas] our own writable mappings, to unmap; NULL: read-only */
     struct rfi_error err;
 };
 
@@ -47,6 +48,10 @@ int rfi_trainer_exchange(struct rf_trainer *t, uint32_t op, uint64_t epoch, uint
 
 /* Goes to `batch` of `epoch` unless the next ticket stands there. */
 int rfi_trainer_seek(struct rf_trainer *t, uint32_t op, uint64_t epoch, uint64_t batch);
+
+/* Base of an arena as this handle maps it; a ring leaves its first one when a device hangs. NULL: the error is in
+ * the handle. */
+unsigned char *rfi_trainer_arena(struct rf_trainer *t, uint32_t arena);
 
 /* Connects and asks for the rank. */
 int rfi_trainer_connect(struct rf_trainer *t, uint32_t rank, struct rfi_error *err);

@@ -23,7 +23,7 @@ static int position_of(const struct rfi_run_view *run, uint32_t i, struct rfi_po
         uint64_t cuts = atomic_load_explicit(&ring->sh->cuts, memory_order_acquire);
         uint64_t frozen = atomic_load_explicit(&ring->sh->freed, memory_order_acquire) & RFI_FREED_FROZEN;
         uint64_t released = atomic_load_explicit(&ring->tr->released, memory_order_acquire);
-        rfi_ring_generation(ring, released, &g);
+        rfi_ring_generation_settled(ring, released, &g);
         /* A dead parent may have left the ring frozen: nobody is changing it then. */
         if (atomic_load_explicit(&ring->sh->cuts, memory_order_acquire) != cuts || (frozen && !rfi_run_orphaned(run)))
             continue;

@@ -46,9 +46,9 @@ static int make_segment(struct rfi_coordinator *c)
 {
     struct rfi_segment s;
     size_t bytes;
-    int rc =
-        rfi_segment_create(c->o->name, c->plan.size.regions, RFI_N_REGIONS, c->plan.size.data_bytes - RFI_HEADER_BYTES,
-                           rfi_run_signature(), bind_arenas, c, &s, c->err);
+    int rc = rfi_segment_create_sparse(c->o->name, c->plan.size.regions, RFI_N_REGIONS,
+                                       c->plan.size.data_bytes - RFI_HEADER_BYTES, c->plan.size.spare_bytes,
+                                       rfi_run_signature(), bind_arenas, c, &s, c->err);
     if (rc < 0)
         return rc;
     /* The copy comes first: opening the rings reads their nodes. */
@@ -124,8 +124,11 @@ static struct rfi_generation first_generation(const struct rfi_coordinator *c, u
     const struct rfi_stage_state *now = rfi_state_last(&c->plan.birth);
     uint32_t rank = c->plan.config.first_rank + i;
     const struct rfi_position *at = &now->at[rank];
-    struct rfi_generation g = {
-        .epoch = at->epoch, .batch = at->batch, .end_ticket = UINT64_MAX, .log_length = now->n_moves, .arena = i};
+    struct rfi_generation g = {.epoch = at->epoch,
+                               .batch = at->batch,
+                               .end_ticket = UINT64_MAX,
+                               .log_length = now->n_moves,
+                               .arena = rfi_arena_word(i, 0)};
     if (c->plan.config.gated) {
         g.first_ticket = 1;
         g.stop_ticket = 1 + rfi_moves_len(c->order, at->epoch, rank, now->moves, now->n_moves) - at->batch;
@@ -224,7 +227,9 @@ int rfi_birth(struct rfi_coordinator *c)
     if (rc == 0)
         rc = rfi_placement_plan(&c->topology, c->plan.config.ranks, c->plan.config.workers, &c->placement, c->err);
     if (rc == 0)
-        rc = rfi_room_check(0, c->plan.staging_bytes + c->plan.size.control_bytes + c->plan.size.data_bytes, c->err);
+        rc = rfi_room_check(
+            0, c->plan.staging_bytes + c->plan.size.control_bytes + c->plan.size.data_bytes - c->plan.size.spare_bytes,
+            c->err);
     if (rc == 0)
         rc = make_segment(c);
     if (rc == 0)

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -29,6 +30,7 @@ static void close_all(struct rfi_coordinator *c)
 {
     rfi_segment_disown(&c->run.segment);
     rfi_leases_close(c);
+    rfi_hang_abandon(c);
     for (uint32_t i = 0; i < c->run.config.workers; i++)
         if (c->children[i].pidfd >= 0)
             close(c->children[i].pidfd);
@@ -75,6 +77,10 @@ static int start(struct rfi_coordinator *c, uint32_t w)
     atomic_store_explicit(&record->started_ns, rfi_now_ns(), memory_order_relaxed); /* the worker's own follows */
     atomic_store_explicit(&record->busy_ns, 0, memory_order_relaxed);
     atomic_store_explicit(&record->jobs, 0, memory_order_relaxed);
+    atomic_store_explicit(&record->completed_ns, 0, memory_order_relaxed);
+    child->fenced_ns = 0;
+    child->retired = child->stuck = false;
+    rfi_hang_started(c, w);
     pid_t pid = fork();
     if (pid == 0)
         become_worker(c, w, parent);
@@ -119,6 +125,17 @@ int rfi_children_start(struct rfi_coordinator *c)
     return 0;
 }
 
+void rfi_child_fence(struct rfi_coordinator *c, uint32_t w, const char *why)
+{
+    struct rfi_child *child = &c->children[w];
+    if (child->state != RFI_WORKER_RUNNING || child->fenced_ns)
+        return;
+    child->fenced_ns = rfi_now_ns();
+    atomic_fetch_add_explicit(&c->run.coordinator->fenced, 1, memory_order_relaxed);
+    rfi_log(RFI_LOG_WARNING, "worker %u (pid %d) hangs: %s. It is killed and started again", w, (int)child->pid, why);
+    kill(child->pid, SIGKILL);
+}
+
 void rfi_child_exited(struct rfi_coordinator *c, uint32_t w)
 {
     struct rfi_child *child = &c->children[w];
@@ -145,6 +162,7 @@ void rfi_child_exited(struct rfi_coordinator *c, uint32_t w)
         rfi_log(RFI_LOG_WARNING, "worker %u (pid %d) ended with status %d; its batches are read again", w,
                 (int)child->pid, WEXITSTATUS(status));
     set_state(c, w, RFI_WORKER_DRAINING);
+    child->draining_ns = rfi_now_ns();
     struct rfi_reader *reader = &c->readers[c->run.workers[w].queue];
     child->drain_fd = reader->ops->drain_fd(reader);
     if (child->drain_fd >= 0 && rfi_watch(c, child->drain_fd, RFI_EV_DRAIN, w) < 0)
@@ -190,9 +208,8 @@ static void give_up(struct rfi_coordinator *c, uint32_t w)
                  c->run.config.max_restarts);
 }
 
-static void drained(struct rfi_coordinator *c, uint32_t w)
+static void free_claims(struct rfi_coordinator *c, uint32_t w)
 {
-    struct rfi_child *child = &c->children[w];
     struct rfi_worker_shared *record = &c->run.workers[w];
     for (uint32_t e = 0; e < c->run.config.queue_depth; e++)
         atomic_store_explicit(&rfi_run_inflight(&c->run, record->queue, e)->active, 0, memory_order_release);
@@ -202,6 +219,13 @@ static void drained(struct rfi_coordinator *c, uint32_t w)
     if (freed)
         for (uint32_t n = 0; n < c->run.config.nodes; n++)
             rfi_bell_ring((struct rfi_bell_shared *)rfi_segment_region(&c->run.segment, RFI_R_BELLS) + n);
+    rfi_spares_answered(c, w);
+}
+
+void rfi_child_drained(struct rfi_coordinator *c, uint32_t w)
+{
+    struct rfi_child *child = &c->children[w];
+    struct rfi_worker_shared *record = &c->run.workers[w];
     bool published = atomic_load_explicit(&record->batches, memory_order_relaxed) != child->batches_at_start;
     child->deaths_in_row = published ? 1 : child->deaths_in_row + 1;
     if (child->deaths_in_row > c->run.config.max_restarts) {
@@ -227,15 +251,68 @@ static void step_drain(struct rfi_coordinator *c, uint32_t w)
         c->failed = rfi_fail(c->err, -rc, "cannot drain the io_uring of dead worker %u: %s", w, strerror(-rc));
         return;
     }
-    drained(c, w);
+    free_claims(c, w);
+    rfi_child_drained(c, w);
+}
+
+/* In the kernel for good: killed, and not on its way to die. A process that has still to be scheduled would die
+ * before its next instruction, but let it. */
+static bool in_kernel(pid_t pid)
+{
+    char path[40], text[512], *end;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return true;
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = 0;
+    end = strrchr(text, ')');
+    return end && end[1] == ' ' && !strchr("RTt", end[2]);
+}
+
+/* Death is not over within the limit: neither reaped nor drained. */
+static bool overdue(const struct rfi_coordinator *c, uint32_t w)
+{
+    const struct rfi_child *child = &c->children[w];
+    uint64_t now = rfi_now_ns(), limit = (uint64_t)c->run.config.heartbeat_ms * 1000000u;
+    if (child->state == RFI_WORKER_RUNNING)
+        return child->fenced_ns && now - child->fenced_ns > limit && in_kernel(child->pid);
+    return child->state == RFI_WORKER_DRAINING && !child->retired && now - child->draining_ns > limit;
+}
+
+/* Its process may still be there, but it does nothing any more. */
+static void retire(struct rfi_coordinator *c, uint32_t w)
+{
+    struct rfi_child *child = &c->children[w];
+    if (!rfi_spares_retire(c, w))
+        return;
+    if (child->drain_fd >= 0)
+        rfi_unwatch(c, child->drain_fd);
+    child->drain_fd = -1;
+    child->retired = true;
+    if (child->state != RFI_WORKER_RUNNING)
+        return;
+    rfi_unwatch(c, child->pidfd);
+    close(child->pidfd);
+    child->pidfd = -1;
+    child->pid = 0;
+    atomic_fetch_sub_explicit(&c->run.coordinator->live_workers, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->run.coordinator->deaths, 1, memory_order_relaxed);
+    atomic_store_explicit(&c->run.workers[w].pid, 0, memory_order_relaxed);
+    set_state(c, w, RFI_WORKER_DRAINING);
 }
 
 void rfi_children_step(struct rfi_coordinator *c)
 {
     for (uint32_t w = 0; w < c->run.config.workers && !c->stopping && !c->failed; w++) {
         struct rfi_child *child = &c->children[w];
-        if (child->state == RFI_WORKER_DRAINING)
+        if (child->state == RFI_WORKER_DRAINING && !child->retired)
             step_drain(c, w);
+        if (overdue(c, w))
+            retire(c, w);
+        if (child->state == RFI_WORKER_DRAINING && child->retired && !rfi_spares_moving(c, w))
+            rfi_child_drained(c, w);
         if (child->state == RFI_WORKER_BACKOFF && rfi_now_ns() >= child->start_at_ns) {
             atomic_fetch_add_explicit(&c->run.coordinator->restarts, 1, memory_order_relaxed);
             if (start(c, w) < 0) { /* out of processes, perhaps: counts as a death, tried again later */
@@ -250,7 +327,9 @@ void rfi_children_step(struct rfi_coordinator *c)
 bool rfi_children_busy(const struct rfi_coordinator *c)
 {
     for (uint32_t w = 0; w < c->run.config.workers; w++)
-        if (c->children[w].state == RFI_WORKER_DRAINING || c->children[w].state == RFI_WORKER_BACKOFF)
+        if (c->children[w].state == RFI_WORKER_BACKOFF ||
+            (c->children[w].state == RFI_WORKER_DRAINING && !c->children[w].stuck &&
+             !(c->children[w].retired && rfi_spares_calm(c))))
             return true;
     return false;
 }

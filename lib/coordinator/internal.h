@@ -13,7 +13,9 @@
 /* Life of one worker as the parent sees it; the shared record's state follows.
  *   RUNNING --pidfd readable, reaped--> DRAINING --queue empty, claims freed--> BACKOFF --time--> RUNNING
  *                                                                        \--too many deaths--> GIVEN_UP
- *   RUNNING --asked to stop, exited--> STOPPED */
+ *   RUNNING --asked to stop, exited--> STOPPED
+ * Killed for a hang and not reaped, or not drained, within the limit: its queue is retired (retire.c), it gets a
+ * spare one and stays DRAINING until no ring has a claim of it, then BACKOFF as above. */
 struct rfi_child {
     pid_t pid;
     int pidfd;
@@ -22,6 +24,10 @@ struct rfi_child {
     uint64_t batches_at_start; /* published by earlier incarnations */
     uint64_t start_at_ns; /* BACKOFF */
     int drain_fd; /* registered in epoll while DRAINING */
+    uint64_t fenced_ns; /* killed for a hang at this time and not reaped yet; 0: not */
+    uint64_t draining_ns; /* since then */
+    bool retired; /* DRAINING: has a spare queue already, waits for rings to move */
+    bool stuck; /* its queue should be retired and there is no spare */
 };
 
 struct rfi_lease {
@@ -59,6 +65,8 @@ struct rfi_coordinator {
     unsigned char **staging;
     struct rfi_worker_setup setup; /* per fork: worker_node changes */
     struct rfi_child *children;
+    struct rfi_hang *hang; /* hang.c */
+    struct rfi_spares *spares; /* retire.c */
     struct rfi_lease *leases;
     int pending[RFI_PENDING]; /* connections that have not said who they are */
     uint32_t next_pending;
@@ -104,6 +112,39 @@ bool rfi_children_busy(const struct rfi_coordinator *c); /* something to step so
 void rfi_children_stop(struct rfi_coordinator *c);
 bool rfi_children_gone(const struct rfi_coordinator *c);
 void rfi_children_kill(struct rfi_coordinator *c);
+
+void rfi_child_fence(struct rfi_coordinator *c, uint32_t worker, const char *why); /* SIGKILL; reaped as any death */
+
+void rfi_child_drained(struct rfi_coordinator *c, uint32_t worker); /* no ring has a claim of it any more */
+
+/* retire.c: io_urings whose reads do not end, spares, moves of rings to fresh arenas */
+int rfi_spares_open(struct rfi_coordinator *c);
+void rfi_spares_close(struct rfi_coordinator *c);
+/* A dead worker's queue is taken out of service; false: there is no spare one (said once, told to trainers). */
+bool rfi_spares_retire(struct rfi_coordinator *c, uint32_t worker);
+bool rfi_spares_moving(const struct rfi_coordinator *c, uint32_t worker); /* some ring still has its claims */
+void rfi_spares_answered(struct rfi_coordinator *c, uint32_t worker); /* drained after all, without a spare */
+bool rfi_spares_calm(const struct rfi_coordinator *c); /* nothing that a step could further now */
+void rfi_spares_step(struct rfi_coordinator *c);
+
+/* hang.c: workers that live and do nothing */
+int rfi_hang_open(struct rfi_coordinator *c);
+void rfi_hang_step(struct rfi_coordinator *c);
+void rfi_hang_started(struct rfi_coordinator *c, uint32_t worker); /* a new process: counts begin anew */
+uint64_t rfi_hang_limit_ns(const struct rfi_coordinator *c, uint32_t worker);
+void rfi_hang_abandon(struct rfi_coordinator *c); /* in a forked worker */
+void rfi_hang_close(struct rfi_coordinator *c);
+
+/* probe.c: one small read of the place where a worker waits, through an io_uring of the parent's own */
+struct rfi_prober;
+struct rfi_prober *rfi_prober_open(uint32_t workers, uint64_t align); /* NULL: none to be had here */
+void rfi_prober_close(struct rfi_prober *p);
+enum rfi_probe_state { RFI_PROBE_IDLE, RFI_PROBE_UNDER_WAY, RFI_PROBE_ANSWERED, RFI_PROBE_IMPOSSIBLE };
+/* Begins a read; only when idle. `path` is looked at during the call alone. */
+void rfi_prober_start(struct rfi_prober *p, uint32_t worker, const char *path, uint64_t offset);
+void rfi_prober_step(struct rfi_prober *p); /* takes completions, never waits */
+enum rfi_probe_state rfi_prober_state(const struct rfi_prober *p, uint32_t worker);
+void rfi_prober_reset(struct rfi_prober *p, uint32_t worker); /* an answer was used: idle again */
 
 /* leases.c */
 int rfi_leases_open(struct rfi_coordinator *c);

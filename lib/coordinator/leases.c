@@ -234,8 +234,7 @@ static void seek(struct rfi_coordinator *c, uint32_t rank, const struct rfi_requ
     struct rfi_generation g = {.epoch = epoch,
                                .batch = batch,
                                .end_ticket = rfi_end_ticket(c, rank, cut, epoch, batch),
-                               .log_length = atomic_load_explicit(&c->run.moves->n, memory_order_relaxed),
-                               .arena = rank};
+                               .log_length = atomic_load_explicit(&c->run.moves->n, memory_order_relaxed)};
     rfi_ring_append(r, cut, &g);
     rfi_bell_ring(r->bell);
     reply(sock, seq, 0, 0, cut, "%s", "");

@@ -131,7 +131,8 @@ int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology 
     c->arena_bytes = rfi_align_up(c->arena_bytes, c->align);
     c->depth = (uint32_t)depth;
     c->workers = o->workers ? o->workers : rfi_placement_workers(t, o->ranks);
-    c->queues = c->workers;
+    c->spares = o->spares != RFI_SPARES_CHOSEN ? o->spares : c->workers < RFI_MAX_WORKERS ? 1 : 0;
+    c->queues = c->workers + c->spares;
     c->queue_depth = o->queue_depth ? o->queue_depth : DEFAULT_QUEUE_DEPTH;
     c->nodes = t->n_nodes;
     c->epochs = o->epochs;

@@ -1,12 +1,14 @@
 /* The parent's one loop. */
 #include "coordinator/internal.h"
 
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/futex.h"
 #include "base/log.h"
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -66,6 +68,12 @@ static void set_state(struct rfi_coordinator *c, enum rfi_run_state state)
     atomic_store_explicit(&c->run.coordinator->state, state, memory_order_release);
 }
 
+/* For the trainers, who do not see our messages. Before the state, which is stored with release. */
+static void tell_why(struct rfi_coordinator *c)
+{
+    snprintf(c->run.coordinator->failure, sizeof c->run.coordinator->failure, "%.440s", c->err->text);
+}
+
 /* Wakes every waiting trainer, so that it looks at the run's state. */
 static void wake_trainers(struct rfi_coordinator *c)
 {
@@ -114,11 +122,17 @@ static int dispatch(struct rfi_coordinator *c, uint64_t data)
     return 0;
 }
 
+/* Often enough to see a hang well within the limit. */
+static int tick_ms(const struct rfi_coordinator *c)
+{
+    return (int)rfi_max(1, rfi_min(TICK_MS, c->o->heartbeat_ms / 8));
+}
+
 static int wait_events(struct rfi_coordinator *c)
 {
     struct epoll_event events[64];
     int asked = 0;
-    int n = epoll_wait(c->epfd, events, 64, rfi_children_busy(c) ? DRAIN_TICK_MS : TICK_MS);
+    int n = epoll_wait(c->epfd, events, 64, rfi_children_busy(c) ? DRAIN_TICK_MS : tick_ms(c));
     /* A signal to the whole group kills workers too: ours is looked at first, or they would be restarted. What
      * is not looked at now comes again. */
     for (int i = 0; i < n; i++)
@@ -149,6 +163,8 @@ static void loop(struct rfi_coordinator *c)
             return;
         }
         rfi_children_step(c);
+        rfi_hang_step(c);
+        rfi_spares_step(c);
         rfi_rates_step(c);
         rfi_gates_step(c);
         rfi_balance_step(c);
@@ -156,6 +172,7 @@ static void loop(struct rfi_coordinator *c)
         if (c->o->tick)
             c->o->tick(c->o->ctx, &c->run);
         if (c->failed) {
+            tell_why(c);
             set_state(c, RFI_RUN_FAILED);
             return;
         }
@@ -177,6 +194,10 @@ int rfi_serve(const struct rfi_serve_options *o, struct rfi_error *err)
     if (rc == 0)
         rc = rfi_leases_open(&c);
     if (rc == 0)
+        rc = rfi_hang_open(&c);
+    if (rc == 0)
+        rc = rfi_spares_open(&c);
+    if (rc == 0)
         rc = rfi_children_start(&c);
     if (rc == 0) {
         set_state(&c, RFI_RUN_READY);
@@ -192,6 +213,8 @@ int rfi_serve(const struct rfi_serve_options *o, struct rfi_error *err)
         stop_workers(&c);
     }
     rfi_leases_close(&c);
+    rfi_hang_close(&c);
+    rfi_spares_close(&c);
     rfi_death(&c);
     if (c.epfd >= 0)
         close(c.epfd);

@@ -9,6 +9,8 @@
 
 #include <ringfeed/ringfeed.h>
 
+#define RFI_SPARES_CHOSEN UINT32_MAX
+
 struct rfi_serve_options {
     const char *name;
     struct rfi_dataset *dataset; /* borrowed until rfi_serve returns */
@@ -19,6 +21,8 @@ struct rfi_serve_options {
     rf_engine engine;
     rf_switch direct, pin, numa;
     uint32_t heartbeat_ms, timeout_ms, max_restarts;
+    uint32_t
+        spares; /* RFI_SPARES_CHOSEN: 1 where there is room for it. io_urings, and arenas for every rank each, kept for a device that hangs */
     int64_t parent_pid; /* end when this process ends; 0: none */
     const struct rfi_state *resume; /* where to go on: complete; NULL: at the beginning */
     const char *checkpoint; /* file; NULL: none is written */

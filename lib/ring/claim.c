@@ -10,45 +10,59 @@ uint64_t rfi_ring_freed(const struct rfi_ring *r)
     return atomic_load_explicit(&r->sh->freed, memory_order_acquire) & ~RFI_FREED_FROZEN; /* P3, P5 */
 }
 
-/* One ticket. False: nothing to recycle now. `released` comes from the trainer and may be anything: only a
- * published slot is recycled, in order. */
-static bool recycle_one(struct rfi_ring *r)
+enum recycled { NOTHING, ONE, PLACE_FIRST };
+
+/* One ticket. `released` comes from the trainer and may be anything: only a published slot is recycled, in order.
+ * The chain of places leads over the ticket below `freed`. A published one has a place, unless a move wiped it
+ * since: then somebody has to compute it first, or nobody ever could again. */
+static enum recycled recycle_one(struct rfi_ring *r)
 {
     uint64_t t = atomic_load_explicit(&r->sh->freed, memory_order_acquire); /* P3 */
     struct rfi_slot_shared *s = rfi_slot(r, t);
-    uint64_t word;
+    uint64_t word, place;
 
     if (t & RFI_FREED_FROZEN || t >= atomic_load_explicit(&r->tr->released, memory_order_seq_cst)) /* P2, P7 */
-        return false;
+        return NOTHING;
     word = atomic_load_explicit(&s->word, memory_order_acquire);
     if (rfi_word_ticket(word) == t) {
         if (!rfi_published(word) || atomic_load_explicit(&s->writers, memory_order_acquire) != 0) /* P8 */
-            return false;
+            return NOTHING;
+        if (!rfi_place_get(r, t, &place))
+            return PLACE_FIRST;
         atomic_compare_exchange_strong_explicit(&s->word, &word, rfi_free_word(t + r->depth), memory_order_acq_rel,
                                                 memory_order_relaxed); /* P3; failed: someone else's is the same */
     }
     /* The slot has left ticket t. Whoever did that may be dead: move the edge for it. Fails when frozen. */
     atomic_compare_exchange_strong_explicit(&r->sh->freed, &t, t + 1, memory_order_acq_rel,
                                             memory_order_relaxed); /* P3 */
-    return true;
+    return ONE;
 }
 
-void rfi_ring_recycle(struct rfi_ring *r)
+bool rfi_ring_recycle(struct rfi_ring *r)
 {
-    for (uint32_t i = 0; i < r->depth && recycle_one(r); i++)
-        ;
+    enum recycled got = ONE;
+
+    for (uint32_t i = 0; i < r->depth && got == ONE; i++)
+        got = recycle_one(r);
+    return got == PLACE_FIRST;
 }
 
 /* The first virtual offset that may not be written, and the `freed` it belongs to. */
 static int free_edge(struct rfi_ring *r, rfi_footprint_fn fn, void *ctx, uint64_t *ret_freed, uint64_t *ret_edge)
 {
+    struct rfi_generation newest;
     uint64_t place;
     int rc;
 
     *ret_freed = rfi_ring_freed(r);
     if (*ret_freed + r->depth > RFI_TICKET_LIMIT)
         return -EOVERFLOW;
+    /* What can be claimed lies in the newest record's arena, where batches from before the move take no room. A
+     * move after this look only makes the edge too low: places in a new arena are laps further. */
+    rfi_generation_newest(r, &newest);
     rc = rfi_place_ensure(r, *ret_freed, *ret_freed, fn, ctx, &place);
+    if (rc == 0 && rfi_arena_from(&newest) > *ret_freed)
+        rc = rfi_place_ensure(r, *ret_freed, rfi_arena_from(&newest), fn, ctx, &place);
     if (rc != 0)
         return rc;
     *ret_edge = place + r->arena_bytes;
@@ -121,6 +135,7 @@ static int take(struct rfi_ring *r, unsigned worker, uint64_t freed, uint64_t ed
         return rc == 0 ? RFI_RING_AGAIN : rc;
     }
     s->data_offset = c->data_offset;
+    s->arena = rfi_arena_number(&c->generation);
     s->footprint = c->footprint;
     return 1;
 }
@@ -149,13 +164,16 @@ int rfi_ring_claim(struct rfi_ring *r, unsigned worker, rfi_footprint_fn fn, voi
 {
     /* AGAIN means that another worker moved the edge or that the parent is cutting. The first is awake and
      * claims; the second rings the bell when it is done. So giving up after a few tries loses nothing. */
-    for (int tries = 0; tries < 4; tries++) {
-        int rc;
+    uint32_t places = r->depth;
+    for (int tries = 0; tries < 4;) {
+        bool place_first = rfi_ring_recycle(r);
+        int rc = claim_once(r, worker, fn, ctx, ret);
 
-        rfi_ring_recycle(r);
-        rc = claim_once(r, worker, fn, ctx, ret);
+        if (rc == 0 && place_first && places-- > 0) /* the place is there now */
+            continue;
         if (rc != RFI_RING_AGAIN)
             return rc;
+        tries++;
     }
     return 0;
 }

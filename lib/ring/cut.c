@@ -38,13 +38,12 @@ void rfi_ring_init(struct rfi_ring *r, const struct rfi_generation *first)
     atomic_store_explicit(&sh->freed, g.first_ticket, memory_order_release); /* P3 */
 }
 
-/* False: the ticket is claimed or published, or already recycled. */
-static bool hold_one(struct rfi_ring *r, uint64_t ticket)
+bool rfi_hold_one(struct rfi_ring *r, uint64_t ticket)
 {
-    uint64_t word = rfi_free_word(ticket);
-    return atomic_compare_exchange_strong_explicit(&rfi_slot(r, ticket)->word, &word,
-                                                   rfi_word(ticket, RFI_HELD, RFI_WORKER_NONE), memory_order_acq_rel,
-                                                   memory_order_relaxed);
+    uint64_t word = rfi_free_word(ticket), held = rfi_word(ticket, RFI_HELD, RFI_WORKER_NONE);
+    return atomic_compare_exchange_strong_explicit(&rfi_slot(r, ticket)->word, &word, held, memory_order_acq_rel,
+                                                   memory_order_relaxed) ||
+           word == held; /* by a move that waits */
 }
 
 uint64_t rfi_ring_hold(struct rfi_ring *r)
@@ -53,11 +52,12 @@ uint64_t rfi_ring_hold(struct rfi_ring *r)
     struct rfi_generation newest;
     uint64_t cut;
 
-    assert(!(freed & RFI_FREED_FROZEN));
+    assert(r->moving || !(freed & RFI_FREED_FROZEN));
+    freed &= ~RFI_FREED_FROZEN;
     rfi_generation_newest(r, &newest);
     cut = newest.first_ticket > freed ? newest.first_ticket : freed;
     for (uint64_t t = freed; t < freed + r->depth; t++)
-        if (!hold_one(r, t) && t >= cut)
+        if (!rfi_hold_one(r, t) && t >= cut)
             cut = t + 1;
     return cut;
 }
@@ -65,7 +65,7 @@ uint64_t rfi_ring_hold(struct rfi_ring *r)
 /* The lap after the batch before the cut. That batch may have no place yet: its claimant died, or is about
  * to look, after an earlier cut wiped it. Each unset ticket reaches at most one lap further than the one
  * below it, which bounds where it will be. */
-static uint64_t first_place(const struct rfi_ring *r, uint64_t cut)
+uint64_t rfi_cut_first_place(const struct rfi_ring *r, uint64_t cut)
 {
     uint64_t laps = 1;
 
@@ -84,7 +84,7 @@ static uint64_t first_place(const struct rfi_ring *r, uint64_t cut)
 }
 
 /* Only here does a place become unset: what helpers computed from the old record must go. */
-static void wipe(struct rfi_ring *r, uint64_t cut)
+void rfi_cut_wipe(struct rfi_ring *r, uint64_t cut)
 {
     uint64_t number = atomic_fetch_add_explicit(&r->sh->cuts, 1, memory_order_release) + 1; /* P5 */
     uint64_t freed = rfi_ring_freed(r);
@@ -95,7 +95,7 @@ static void wipe(struct rfi_ring *r, uint64_t cut)
     }
 }
 
-static void let_go(struct rfi_ring *r)
+void rfi_cut_let_go(struct rfi_ring *r)
 {
     uint64_t freed = rfi_ring_freed(r);
 
@@ -105,6 +105,7 @@ static void let_go(struct rfi_ring *r)
                                                 memory_order_relaxed); /* P5 */
     }
     atomic_fetch_and_explicit(&r->sh->freed, ~RFI_FREED_FROZEN, memory_order_acq_rel); /* P5 */
+    r->moving = false;
     rfi_bell_ring(r->bell);
 }
 
@@ -116,19 +117,20 @@ void rfi_ring_append(struct rfi_ring *r, uint64_t cut, struct rfi_generation *g)
 
     rfi_generation_newest(r, &newest);
     replaces = newest.first_ticket == cut;
+    g->arena = newest.arena;
     g->first_ticket = cut;
-    g->first_place = replaces ? newest.first_place : first_place(r, cut);
+    g->first_place = replaces ? newest.first_place : rfi_cut_first_place(r, cut);
     if (replaces)
         n--;
     rfi_generation_store(&r->generations[n & (r->generations_cap - 1)], g);
     atomic_store_explicit(&r->sh->n_generations, n + 1, memory_order_release); /* P4 */
-    wipe(r, cut);
-    let_go(r);
+    rfi_cut_wipe(r, cut);
+    rfi_cut_let_go(r);
 }
 
 void rfi_ring_cancel(struct rfi_ring *r)
 {
-    let_go(r);
+    rfi_cut_let_go(r);
 }
 
 /* A worker may have died between publishing and waking. Garbage from a trainer wakes nobody. */

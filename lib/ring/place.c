@@ -52,17 +52,19 @@ static int compute(struct rfi_ring *r, uint64_t ticket, uint64_t before, rfi_foo
     return *ret >= OFFSET_LIMIT ? -EOVERFLOW : 0;
 }
 
-/* True while `ticket` is alive and not being cut, and its place word is still `seen`. The slot word is
- * loaded first: FREE after a cut shows that cut's wipe (P5). */
-static bool undisturbed(const struct rfi_ring *r, uint64_t ticket, uint64_t seen)
+/* True while `ticket` is alive and not being cut, its place word is still `seen`, and no cut was made since the
+ * chain was begun: the place before it may be from another generation by now. (A cut from here on wipes the
+ * word, so the CAS fails.) The slot word is loaded first: FREE after a cut shows that cut's wipe (P5). */
+static bool undisturbed(const struct rfi_ring *r, uint64_t ticket, uint64_t seen, uint64_t cuts)
 {
     uint64_t word = atomic_load_explicit(&rfi_slot(r, ticket)->word, memory_order_acquire); /* P5 */
     return rfi_word_ticket(word) == ticket && rfi_word_state(word) != RFI_HELD &&
+           atomic_load_explicit(&r->sh->cuts, memory_order_acquire) == cuts && /* P5 */
            atomic_load_explicit(rfi_place_word(r, ticket), memory_order_acquire) == seen;
 }
 
-static int set_place(struct rfi_ring *r, uint64_t ticket, uint64_t before, rfi_footprint_fn fn, void *ctx,
-                     uint64_t *ret)
+static int set_place(struct rfi_ring *r, uint64_t ticket, uint64_t before, uint64_t cuts, rfi_footprint_fn fn,
+                     void *ctx, uint64_t *ret)
 {
     _Atomic uint64_t *word = rfi_place_word(r, ticket);
     uint64_t seen = atomic_load_explicit(word, memory_order_acquire); /* P5: before the record */
@@ -74,7 +76,7 @@ static int set_place(struct rfi_ring *r, uint64_t ticket, uint64_t before, rfi_f
         return 0;
     }
     rc = compute(r, ticket, before, fn, ctx, &place);
-    if (!undisturbed(r, ticket, seen)) /* what was computed, even an error, may come from half a record */
+    if (!undisturbed(r, ticket, seen, cuts)) /* what was computed, even an error, may come from half a record */
         return RFI_RING_AGAIN;
     if (rc < 0)
         return rc;
@@ -108,14 +110,17 @@ static bool find_base(const struct rfi_ring *r, uint64_t low, uint64_t ticket, u
 
 int rfi_place_ensure(struct rfi_ring *r, uint64_t low, uint64_t ticket, rfi_footprint_fn fn, void *ctx, uint64_t *ret)
 {
-    uint64_t t;
+    uint64_t cuts = atomic_load_explicit(&r->sh->cuts, memory_order_acquire), t; /* P5 */
 
     if (rfi_place_get(r, ticket, ret))
         return 0;
+    /* In the middle of a cut the count says nothing: some words are wiped already and some are not. */
+    if (atomic_load_explicit(&r->sh->freed, memory_order_acquire) & RFI_FREED_FROZEN) /* P5 */
+        return RFI_RING_AGAIN;
     if (!find_base(r, low, ticket, &t))
         return RFI_RING_AGAIN;
     for (;; t++) {
-        int rc = t < low ? (rfi_place_get(r, t, ret) ? 0 : RFI_RING_AGAIN) : set_place(r, t, *ret, fn, ctx, ret);
+        int rc = t < low ? (rfi_place_get(r, t, ret) ? 0 : RFI_RING_AGAIN) : set_place(r, t, *ret, cuts, fn, ctx, ret);
         if (rc != 0 || t == ticket)
             return rc;
     }

@@ -18,6 +18,8 @@
  *                 two sees the other (no lost wake-up).
  *   P7 bell       sleepers := 1, load released | released := k+1, load sleepers: all seq_cst, likewise;
  *                 a ring clears sleepers before it moves the word.
+ *   P9 rewritten  moves odd, records, moves even (release each) -> moves, records, moves (acquire): a reader that
+ *                 saw the same even number twice saw whole records.
  *   P8 quiet      writers bit cleared (release) -> claimant's and recycler's load (acquire): the bytes of
  *                 whoever read into the region before have landed. */
 #pragma once
@@ -41,6 +43,7 @@ struct rfi_ring {
     /* Private copies of what the layout check read once. */
     uint32_t rank, depth, generations_cap;
     uint64_t arena_bytes, align;
+    bool moving; /* parent: what is free is held for a move that has to wait */
     /* Footprints asked for lately: the chain of places needs each of them more than once. */
     struct rfi_footprint_memo memo[8];
 };
@@ -62,7 +65,7 @@ struct rfi_claim {
     uint64_t ticket;
     uint32_t slot;
     struct rfi_generation generation; /* looked up after the claim */
-    uint64_t data_offset; /* physical place in the arena */
+    uint64_t data_offset; /* physical place in the arena of the generation */
     uint64_t footprint;
     bool end; /* ticket >= generation.end_ticket: publish_end, nothing to read */
 };
@@ -129,7 +132,7 @@ void rfi_bell_wait(struct rfi_bell_shared *b, uint32_t value, uint64_t timeout_n
  * ticket after the last one that could not be taken, and never below an earlier cut (a trainer told of
  * that one has already released everything below it). The caller then fills *g (epoch, batch,
  * end_ticket) and calls append(), which
- *   1. sets first_ticket and first_place: the lap after the place of cut-1 (a batch never wraps, so cut-1
+ *   1. sets arena (the newest record's), first_ticket and first_place: the lap after the place of cut-1 (a batch never wraps, so cut-1
  *      ends before it), or the newest record's when nothing was claimed since that was appended;
  *   2. stores the record (in place of the newest one when that has the same first_ticket, so that
  *      resets without a claim in between cannot push out records that live tickets need);
@@ -146,6 +149,25 @@ void rfi_ring_cancel(struct rfi_ring *r);
  * FREE(k) and the bell rung. Returns how many claims were freed. */
 unsigned rfi_ring_reclaim(struct rfi_ring *r, unsigned worker, unsigned queue);
 
+/* The parent's move: a dead worker's reads into this ring's arena do not end (a hung device), so everything not
+ * published yet gets a place in another arena, with the same content. One step, which never waits; called again
+ * until it says so:
+ *   1. `freed` is frozen and every FREE slot held, as for a cut;
+ *   2. while somebody who is not in `gone` (a bit a worker) has a claim here, nothing more: 0. A claimant that looks
+ *      up record and place has to find both of one arena, and nobody may write into the old arena afterwards;
+ *   3. the lowest unpublished ticket k0 becomes the first one in the new arena. Nothing from k0 on was taken: a
+ *      trainer takes strictly in order. Claims of the gone are HELD; the records from k0 on are rewritten with the
+ *      same content, the new arena and places from the next lap on (`moves` is odd meanwhile); their place words are
+ *      wiped; the bits `queues` are cleared in every writers mask: what they still write is in the old arena; then
+ *      everything held is freed.
+ * Tickets published above k0 keep slot and bytes where they are: a batch is found by its slot, not by its record.
+ * 1: done; *ret_until: when `freed` has come there, no batch lies in the old arena any more.
+ * hold, append and cancel may come between two steps: they let go, and the next step holds again. */
+int rfi_ring_move(struct rfi_ring *r, uint64_t gone, uint64_t queues, uint32_t arena, uint64_t *ret_until);
+
+/* The parent does not want the move any more. */
+void rfi_ring_move_cancel(struct rfi_ring *r);
+
 /* `freed` without the frozen bit. */
 uint64_t rfi_ring_freed(const struct rfi_ring *r);
 
@@ -153,6 +175,9 @@ uint64_t rfi_ring_freed(const struct rfi_ring *r);
  * published. For any other a later cut may change it (sh->cuts counts them; n_generations need not rise), and
  * while that cut is made the record may be half old and half new. */
 void rfi_ring_generation(const struct rfi_ring *r, uint64_t ticket, struct rfi_generation *ret);
+
+/* The same for who has no claim: never half of a record that a move rewrites (unless the parent died in it). */
+void rfi_ring_generation_settled(const struct rfi_ring *r, uint64_t ticket, struct rfi_generation *ret);
 
 /* Wait histogram buckets (in the trainer's words). */
 unsigned rfi_wait_bucket(uint64_t ns);

@@ -11,6 +11,7 @@
  *      ^  \--hold: parent--> HELD(k) --unhold: parent--> FREE(k)
  *      |                      CLAIMED(k,w) --worker found no room after a cut: w--> FREE(k)
  *      |                      CLAIMED(k,w) --w is dead and its reads are drained: parent--> FREE(k)
+ *      |                      CLAIMED(k,w) --w is dead, its reads do not end, the ring moves: parent--> HELD(k)
  *      \--recycle: any worker or parent, k == freed < released and writers == 0-- READY|ERROR|END(k)
  *         becomes FREE(k + depth), then freed becomes k + 1 (a crash in between: the next one helps)
  *
@@ -85,9 +86,25 @@ struct rfi_generation { /* in the segment its words are copied one by one, atomi
     uint64_t first_place; /* virtual offset of first_ticket, a multiple of arena_bytes */
     uint64_t log_length; /* how many entries of the rebalance log count for it */
     uint64_t stop_ticket; /* this ticket and later ones wait for the next generation; 0: none does */
-    uint64_t arena; /* number of the arena that its places lie in */
+    uint64_t arena; /* where its places lie: number of the arena | first ticket of the ring in it << 16 */
 };
 _Static_assert(sizeof(struct rfi_generation) == 64, "generation record");
+
+static inline uint64_t rfi_arena_word(uint64_t number, uint64_t from_ticket)
+{
+    return from_ticket << 16 | (number & 0xffffu);
+}
+
+static inline uint32_t rfi_arena_number(const struct rfi_generation *g)
+{
+    return (uint32_t)(g->arena & 0xffffu);
+}
+
+/* Since this ticket the ring has been in that arena: older batches take no room there. */
+static inline uint64_t rfi_arena_from(const struct rfi_generation *g)
+{
+    return g->arena >> 16;
+}
 
 /* 256 bytes a slot: protocol words on the first line pair, the descriptor behind. */
 struct rfi_slot_shared {
@@ -109,7 +126,8 @@ struct rfi_slot_shared {
     int32_t error; /* positive errno */
     uint32_t error_file;
     uint64_t error_offset, error_sample;
-    uint64_t pad1[4];
+    uint64_t arena; /* number of the arena that data_offset counts in */
+    uint64_t pad1[3];
 };
 _Static_assert(sizeof(struct rfi_slot_shared) == 256, "slot");
 
@@ -129,7 +147,8 @@ struct rfi_ring_shared {
     _Atomic uint64_t local_samples, remote_samples;
     _Atomic uint64_t errors;
     _Atomic uint64_t cuts; /* made so far; written by the parent only */
-    uint64_t pad1[8];
+    _Atomic uint64_t moves; /* to a fresh arena: 2 for each, odd while the parent rewrites records */
+    uint64_t pad1[7];
 };
 _Static_assert(sizeof(struct rfi_ring_shared) == 256, "ring head");
 

@@ -51,8 +51,15 @@ int rfi_place_ensure(struct rfi_ring *r, uint64_t low, uint64_t ticket, rfi_foot
 /* Where a batch of `footprint` bytes begins whose predecessor ends at `end`. */
 uint64_t rfi_place_after(uint64_t end, uint64_t footprint, uint64_t arena_bytes);
 
-/* Turns what the trainer gave back into FREE slots, at most a whole lap. */
-void rfi_ring_recycle(struct rfi_ring *r);
+/* The parent's steps of a cut, for a move too. */
+bool rfi_hold_one(struct rfi_ring *r, uint64_t ticket); /* false: claimed or published, or already recycled */
+uint64_t rfi_cut_first_place(const struct rfi_ring *r, uint64_t cut);
+void rfi_cut_wipe(struct rfi_ring *r, uint64_t cut);
+void rfi_cut_let_go(struct rfi_ring *r);
+
+/* Turns what the trainer gave back into FREE slots, at most a whole lap. True: the place of `freed` has to be
+ * computed before it can go on. */
+bool rfi_ring_recycle(struct rfi_ring *r);
 
 /* A claimant found no room for `ticket`, whose footprint ends at virtual offset `end`; `cuts` as it was
  * before the ticket's record and place were looked up. */

@@ -24,6 +24,9 @@ int rfi_run_size(struct rfi_config_shared *c, uint64_t dataset_bytes, uint64_t m
 {
     struct rfi_region_shared regions[RFI_N_REGIONS];
     uint64_t data;
+    if (c->workers + (uint64_t)c->spares > RFI_MAX_WORKERS)
+        return rfi_fail(err, EINVAL, "%u workers and %u spares are more than 64 io_urings. Lower --workers or --spares",
+                        c->workers, c->spares);
     if (c->batch > UINT32_MAX || c->depth > 4096 || c->ranks > 4096 || c->workers > RFI_MAX_WORKERS ||
         c->moves_cap > 1 << 20)
         return rfi_fail(err, EINVAL,
@@ -66,10 +69,12 @@ int rfi_run_size(struct rfi_config_shared *c, uint64_t dataset_bytes, uint64_t m
     grain = rfi_max(grain, c->align);
     c->arena_first = grain; /* the payload's header page lies before it */
     c->arena_stride = rfi_align_up(c->arena_bytes, grain);
-    if (rfi_mul_over(c->arena_stride, c->ranks, &data) || rfi_add_over(data, c->arena_first, &data) ||
+    c->arenas = c->ranks * (1 + c->spares);
+    if (rfi_mul_over(c->arena_stride, c->arenas, &data) || rfi_add_over(data, c->arena_first, &data) ||
         data > UINT64_MAX / 4)
         return rfi_fail(err, EOVERFLOW, "the arenas would be larger than any memory. Lower --ring-bytes or --ranks");
     ret->data_bytes = data;
+    ret->spare_bytes = c->arena_stride * (c->arenas - c->ranks);
     return 0;
 }
 
@@ -107,8 +112,8 @@ static int check_config(struct rfi_run_view *r, struct rfi_error *err)
     bool ok = r->segment.n_regions == RFI_N_REGIONS && c.ranks && c.depth && c.arena_bytes <= UINT64_MAX / 4 &&
               c.align >= 512 && !(c.align & (c.align - 1)) && c.arena_bytes && c.arena_bytes % c.align == 0 &&
               c.nodes <= RFI_BELL_BYTES / sizeof(struct rfi_bell_shared) && c.nodes && c.queues &&
-              c.queues == c.workers && c.queue_depth && c.queue_depth <= 4096 && c.n_fields < 65536 && c.batch &&
-              c.fixed_bytes <= UINT64_MAX / 4;
+              c.spares <= RFI_MAX_WORKERS && c.queues == c.workers + c.spares && c.queue_depth &&
+              c.queue_depth <= 4096 && c.n_fields < 65536 && c.batch && c.fixed_bytes <= UINT64_MAX / 4;
     ok = ok && rfi_run_size(&c, r->segment.regions[RFI_R_DATASET].bytes, r->segment.regions[RFI_R_MEMBERSHIP].bytes,
                             r->segment.regions[RFI_R_ORIGIN].bytes, &size, err) == 0;
     for (uint32_t i = 0; ok && i < RFI_N_REGIONS; i++)
@@ -116,7 +121,7 @@ static int check_config(struct rfi_run_view *r, struct rfi_error *err)
              r->segment.regions[i].count == size.regions[i].count;
     ok = ok && c.generations_cap == r->config.generations_cap && c.descriptor_stride == r->config.descriptor_stride &&
          c.arena_stride == r->config.arena_stride && c.arena_first == r->config.arena_first &&
-         size.data_bytes <= r->segment.data_bytes;
+         c.arenas == r->config.arenas && size.data_bytes <= r->segment.data_bytes;
     if (!ok)
         return rfi_fail(
             err, EPROTO,

@@ -10,7 +10,7 @@
 
 #include <stdbool.h>
 
-/* One bit a queue in a slot's writers mask, one queue a worker. */
+/* One bit a queue in a slot's writers mask, one queue a worker and the spares. */
 enum { RFI_MAX_WORKERS = 64 };
 
 enum { RFI_BELL_BYTES = 8192, RFI_TRAINER_BYTES = 4096, RFI_RECORDER_ENTRIES = 4096 };
@@ -36,6 +36,7 @@ struct rfi_run_view {
 struct rfi_run_size {
     struct rfi_region_request regions[RFI_N_REGIONS];
     uint64_t control_bytes, data_bytes;
+    uint64_t spare_bytes; /* at the end of data_bytes: arenas that take memory only once a device hangs */
 };
 int rfi_run_size(struct rfi_config_shared *config, uint64_t dataset_bytes, uint64_t membership_bytes,
                  uint64_t origin_bytes, struct rfi_run_size *ret, struct rfi_error *err);
@@ -68,9 +69,15 @@ struct rfi_arrays {
 };
 void rfi_run_arrays(const struct rfi_run_view *r, uint32_t ring, uint32_t slot, struct rfi_arrays *ret);
 
-static inline unsigned char *rfi_run_arena(const struct rfi_run_view *r, uint32_t ring)
+/* Where an arena begins in the data object. Ring i starts in arena i. */
+static inline uint64_t rfi_run_arena_offset(const struct rfi_config_shared *c, uint32_t arena)
 {
-    return r->segment.data + r->config.arena_first + r->config.arena_stride * ring;
+    return c->arena_first + c->arena_stride * arena;
+}
+
+static inline unsigned char *rfi_run_arena(const struct rfi_run_view *r, uint32_t arena)
+{
+    return r->segment.data + rfi_run_arena_offset(&r->config, arena);
 }
 
 static inline struct rfi_inflight_shared *rfi_run_inflight(const struct rfi_run_view *r, uint32_t queue, uint32_t entry)

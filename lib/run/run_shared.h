@@ -32,7 +32,7 @@ enum rfi_region_id {
 /* Fixed at birth. Numbers that an attacher uses for addressing are checked against the regions. */
 struct rfi_config_shared {
     uint32_t world_size, first_rank, ranks, workers;
-    uint32_t queues; /* io_urings: one a worker */
+    uint32_t queues; /* io_urings: one a worker, and the spares */
     uint32_t queue_depth;
     uint32_t nodes;
     uint32_t depth; /* slots a ring */
@@ -53,6 +53,8 @@ struct rfi_config_shared {
     uint32_t recorder_entries;
     uint32_t moves_cap; /* entries of the rebalance log */
     uint32_t gated; /* a ring stops at the end of each epoch until its log is closed */
+    uint32_t spares; /* io_urings that replace ones whose reads do not end */
+    uint32_t arenas; /* one a rank, then `ranks` for each spare io_uring */
     uint32_t strategy, base, shuffle, tail, hash_key;
     uint64_t seed, block_samples, window_blocks, hash_partitions, hash_seed;
     uint64_t started_ns;
@@ -89,11 +91,16 @@ struct rfi_coordinator_shared {
     _Atomic uint64_t heartbeat_ns;
     _Atomic uint64_t restarts, rebalances, deaths;
     _Atomic uint32_t live_workers;
-    _Atomic uint32_t balance_reason; /* enum rfi_balance_reason */
+    _Atomic uint32_t spare_queues, spare_arenas; /* free now */
+    _Atomic uint32_t retired; /* io_urings with reads that do not end */
     int64_t pid;
+    _Atomic uint64_t fenced, moved; /* workers killed for a hang; moves of rings to a fresh arena */
     _Atomic uint64_t imbalance; /* 1 - slowest / median throughput, double bits */
-    uint64_t pad1[7];
+    _Atomic uint32_t balance_reason; /* enum rfi_balance_reason */
+    uint32_t pad0;
+    uint64_t pad1[3];
     alignas(128) unsigned char owner[64]; /* pthread_mutex_t, robust, process-shared */
+    char failure[448]; /* why the run FAILED, for its trainers: written before the state */
 };
 
 /* A worker's record. State: 0 none -> RUNNING (parent, after fork) -> DRAINING (parent, reaped) -> RUNNING ...
@@ -124,7 +131,8 @@ struct rfi_worker_shared {
     _Atomic uint64_t errors;
     _Atomic uint32_t jobs; /* batches claimed and not published */
     uint32_t pad2;
-    uint64_t pad3[5];
+    _Atomic uint64_t completed_ns; /* when a read of this incarnation ended last; 0: none has */
+    uint64_t pad3[4];
 };
 _Static_assert(sizeof(struct rfi_worker_shared) == 256, "worker record");
 
@@ -143,6 +151,9 @@ struct rfi_moves_shared {
 };
 _Static_assert(sizeof(struct rfi_move) == 32 && sizeof(struct rfi_moves_shared) == 128, "rebalance log");
 
+/* A read into the rank's arena does not end, and there is nothing to go on with. */
+enum rfi_stuck { RFI_STUCK_NOT, RFI_STUCK_NO_QUEUE, RFI_STUCK_NO_ARENA, RFI_STUCK_NO_ROOM };
+
 /* A rank's record, written by the parent. Attached: WATCHED by pidfd since the socket's accept. */
 struct rfi_rank_shared {
     alignas(128) _Atomic int32_t pid; /* trainer; 0: nobody */
@@ -156,7 +167,7 @@ struct rfi_rank_shared {
     uint64_t total_samples; /* to be delivered in this life; 0: for ever; fixed at birth */
     _Atomic uint64_t checkpoints; /* files written that this rank is in */
     _Atomic uint32_t failed; /* given up after its trainer died: its batches went to the others */
-    uint32_t pad0;
+    _Atomic uint32_t stuck; /* enum rfi_stuck: why nobody can read on for it now */
 };
 
 /* One read that may be in flight. `active` is stored (release) before the submission and cleared after
@@ -169,7 +180,9 @@ struct rfi_inflight_shared {
     uint32_t file;
     uint32_t bytes;
     uint64_t submitted_ns;
-    uint64_t pad[3];
+    uint32_t staged; /* lands in the queue's staging, not in the arena */
+    uint32_t pad0;
+    uint64_t pad[2];
 };
 _Static_assert(sizeof(struct rfi_inflight_shared) == 64, "in-flight entry");
 

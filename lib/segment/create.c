@@ -170,10 +170,10 @@ static void fill_header(struct rfi_segment *s, uint64_t signature)
     atomic_store_explicit(&d->magic, RFI_DATA_MAGIC, memory_order_release);
 }
 
-static int make_objects(struct rfi_segment *s, const char *control, const char *data, uint64_t signature,
-                        rfi_segment_bind_fn bind, void *ctx, struct rfi_error *err)
+static int make_objects(struct rfi_segment *s, const char *control, const char *data, uint64_t spare_bytes,
+                        uint64_t signature, rfi_segment_bind_fn bind, void *ctx, struct rfi_error *err)
 {
-    uint64_t total = s->control_bytes + s->data_bytes;
+    uint64_t now_bytes = s->data_bytes - spare_bytes, total = s->control_bytes + now_bytes;
     int rc = rfi_room_check(total, total, err);
     if (rc < 0)
         return rc;
@@ -189,7 +189,7 @@ static int make_objects(struct rfi_segment *s, const char *control, const char *
     if (rc == 0)
         rc = populate(s->control_fd, s->control, s->control_bytes, total, err);
     if (rc == 0)
-        rc = populate(s->data_fd, s->data, s->data_bytes, total, err);
+        rc = populate(s->data_fd, s->data, now_bytes, total, err);
     if (rc == 0)
         fill_header(s, signature);
     return rc;
@@ -198,6 +198,13 @@ static int make_objects(struct rfi_segment *s, const char *control, const char *
 int rfi_segment_create(const char *name, const struct rfi_region_request *requests, uint32_t n, uint64_t data_bytes,
                        uint64_t signature, rfi_segment_bind_fn bind, void *ctx, struct rfi_segment *ret,
                        struct rfi_error *err)
+{
+    return rfi_segment_create_sparse(name, requests, n, data_bytes, 0, signature, bind, ctx, ret, err);
+}
+
+int rfi_segment_create_sparse(const char *name, const struct rfi_region_request *requests, uint32_t n,
+                              uint64_t data_bytes, uint64_t spare_bytes, uint64_t signature, rfi_segment_bind_fn bind,
+                              void *ctx, struct rfi_segment *ret, struct rfi_error *err)
 {
     char control[RFI_OBJECT_NAME], data[RFI_OBJECT_NAME];
     struct rfi_segment s = {.owner = true,
@@ -222,12 +229,26 @@ int rfi_segment_create(const char *name, const struct rfi_region_request *reques
     rc = take_name(name, control, &s.control_fd, &s.lock_fd, err);
     if (rc < 0)
         return rc;
-    rc = make_objects(&s, control, data, signature, bind, ctx, err);
+    rc = make_objects(&s, control, data, spare_bytes, signature, bind, ctx, err);
     if (rc < 0) {
         rfi_segment_destroy(&s);
         return rc;
     }
     *ret = s;
+    return 0;
+}
+
+int rfi_segment_populate(struct rfi_segment *s, uint64_t offset, uint64_t bytes, struct rfi_error *err)
+{
+    madvise(s->data + offset, bytes, MADV_HUGEPAGE);
+    int rc = madvise(s->data + offset, bytes, MADV_POPULATE_WRITE);
+    if (rc < 0 && errno == EINVAL) { /* before Linux 5.14 */
+        rc = posix_fallocate(s->data_fd, (off_t)offset, (off_t)bytes);
+        errno = rc;
+    }
+    if (rc)
+        return rfi_fail(err, ENOSPC, "no room in /dev/shm for %" PRIu64 " bytes of a spare arena: %s. Enlarge it",
+                        bytes, strerror(errno));
     return 0;
 }
 

@@ -45,6 +45,14 @@ int rfi_segment_create(const char *name, const struct rfi_region_request *reques
                        uint64_t signature, rfi_segment_bind_fn bind, void *ctx, struct rfi_segment *ret,
                        struct rfi_error *err);
 
+/* The same with the last `spare_bytes` (whole pages) of data_bytes sized but not populated, nor counted as needed. */
+int rfi_segment_create_sparse(const char *name, const struct rfi_region_request *requests, uint32_t n,
+                              uint64_t data_bytes, uint64_t spare_bytes, uint64_t signature, rfi_segment_bind_fn bind,
+                              void *ctx, struct rfi_segment *ret, struct rfi_error *err);
+
+/* Populates a page-aligned range of the payload later on: 0 or -ENOSPC. May be asked again. */
+int rfi_segment_populate(struct rfi_segment *s, uint64_t offset, uint64_t bytes, struct rfi_error *err);
+
 /* Stores the ready word: from now on others may attach. */
 void rfi_segment_ready(struct rfi_segment *s);
 

@@ -133,7 +133,7 @@ static void shape_flight(struct rfi_jobs *j, struct rfi_job *job, const struct r
                          uint32_t tag)
 {
     const uint64_t a = j->run->config.align;
-    unsigned char *region = rfi_run_arena(j->run, job->ring) + job->claim.data_offset;
+    unsigned char *region = rfi_run_arena(j->run, rfi_arena_number(&job->claim.generation)) + job->claim.data_offset;
     uint64_t from = run->offset + job->issued, end = run->offset + run->bytes;
     f->job = job;
     f->need_from = from;
@@ -167,7 +167,10 @@ static void queue_flight(struct rfi_jobs *j, uint32_t tag)
     e->file = f->file->file;
     e->offset = f->need_from;
     e->bytes = f->bytes;
+    e->staged = f->copy_to != NULL;
     e->submitted_ns = rfi_now_ns();
+    /* A beat too: the pread engine reads inside queue(), and a round of many reads may be long. */
+    atomic_store_explicit(&j->record->heartbeat_ns, e->submitted_ns, memory_order_relaxed);
     atomic_store_explicit(&e->active, 1, memory_order_release);
     j->reader->ops->queue(
         j->reader,
@@ -296,6 +299,8 @@ int rfi_jobs_reap(struct rfi_jobs *j, uint64_t wait_ns)
 {
     struct rfi_completion done[REAP_MOST];
     int n = j->reader->ops->reap(j->reader, done, REAP_MOST, wait_ns);
+    if (n > 0)
+        atomic_store_explicit(&j->record->completed_ns, rfi_now_ns(), memory_order_relaxed);
     for (int i = 0; i < n; i++)
         complete(j, &done[i]);
     atomic_store_explicit(&j->record->submits, j->reader->submits, memory_order_relaxed);

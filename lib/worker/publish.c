@@ -57,6 +57,7 @@ void rfi_publish_describe(struct rfi_jobs *j, struct rfi_job *job, uint64_t epoc
     slot->batch = batch;
     slot->data_offset = job->claim.data_offset;
     slot->footprint = job->claim.footprint;
+    slot->arena = rfi_arena_number(&job->claim.generation);
     slot->n_samples = n;
     slot->last = job->last;
     slot->payload_bytes = job->payload_bytes;

@@ -6,8 +6,9 @@
 #include "base/log.h"
 #include "worker/job.h"
 
-/* Waits are short so that rings are looked at while slow reads are out, and long when nothing is. */
-enum { READ_WAIT_NS = 1000000, IDLE_WAIT_NS = 50000000 };
+/* Waits are short so that rings are looked at while slow reads are out, and long when nothing is; always a
+ * fraction of the heartbeat's limit, or an idle worker would look hung. */
+enum { READ_WAIT_NS = 1000000, IDLE_WAIT_NS = 50000000, BEATS_A_LIMIT = 8 };
 
 struct loop {
     struct rfi_jobs jobs;
@@ -15,6 +16,7 @@ struct loop {
     struct rfi_bell_shared *bell;
     uint64_t idle_ns; /* slept or waited, to be taken off the busy time */
     uint64_t started_ns;
+    uint64_t idle_wait_ns;
 };
 
 static bool stopping(const struct loop *l)
@@ -98,7 +100,7 @@ static void sleep_on_bell(struct loop *l)
     uint32_t value = rfi_bell_prepare(l->bell);
     uint64_t from = rfi_now_ns();
     if (!stopping(l) && !claim_one(l))
-        rfi_bell_wait(l->bell, value, IDLE_WAIT_NS);
+        rfi_bell_wait(l->bell, value, l->idle_wait_ns);
     l->idle_ns += rfi_now_ns() - from;
 }
 
@@ -110,6 +112,7 @@ int rfi_worker_main(const struct rfi_worker_setup *setup, uint32_t worker)
         return 1;
     }
     l.bell = (struct rfi_bell_shared *)rfi_segment_region(&l.run->segment, RFI_R_BELLS) + setup->worker_node;
+    l.idle_wait_ns = rfi_min(IDLE_WAIT_NS, (uint64_t)l.run->config.heartbeat_ms * 1000000u / BEATS_A_LIMIT);
     atomic_store_explicit(&l.jobs.record->started_ns, l.started_ns, memory_order_relaxed);
     while (!stopping(&l)) {
         beat(&l);

@@ -6,6 +6,8 @@ import os
 import pathlib
 import random
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -87,20 +89,85 @@ def test_max_restarts_ends_the_run_with_a_message(ringfeed, run_name, make):
 
 
 def test_a_stopped_worker_is_named_and_goes_on(ringfeed, run_name, make, tmp_path):
+    """The trainer's patience is shorter than the heartbeat's limit: the time-out says who is waited for."""
     made = make.raw(n=60)
     order = ("--batch", 2, "--shuffle", "full", "--epochs", 2, *made.args)
-    serve = ringfeed.serve(made.path, run_name, *order, "--workers", 1, "--heartbeat-ms", 50)
+    serve = ringfeed.serve(made.path, run_name, *order, "--workers", 1, "--heartbeat-ms", 3600000)
     (worker,) = workers_of(serve)
     os.kill(worker, signal.SIGSTOP)
     ids = tmp_path / "ids"
     done = ringfeed("attach", run_name, "--rank", 0, "--ids", ids, "--check", "--timeout-ms", 300)
     assert done.returncode == 1
     assert "within 300 ms" in done.stderr and run_name in done.stderr
-    until(lambda: ringfeed.json("stat", run_name)["workers"][0]["status"] == "slow")
     os.kill(worker, signal.SIGCONT)
     ringfeed.ok("attach", run_name, "--rank", 0, "--ids", ids, "--check")
     assert serve.wait() == 0 and "killed" not in serve.stderr
     assert ids.read_text().splitlines() == order_lines(ringfeed, made.path, *order)
+
+
+def test_a_stopped_worker_is_fenced_and_the_run_goes_on_by_itself(ringfeed, run_name, make):
+    made = make.files(n=400, sizes=(0, 40000))
+    order = ("--ranks", 2, "--batch", 3, "--shuffle", "full", "--epochs", 4, *made.args)
+    serve = ringfeed.serve(made.path, run_name, *order, "--workers", 2, "--heartbeat-ms", 200)
+    run = [Trainer(ringfeed, run_name, rank, "--step-ms", 10) for rank in range(2)]
+    stopped = 0
+    while stopped < 3:
+        victim = workers_of(serve)[-1]
+        os.kill(victim, signal.SIGSTOP)
+        stopped += 1
+        began = time.monotonic()
+        wait_gone(victim, 10)
+        assert 0.15 < time.monotonic() - began < 5, "not within the limit"
+        until(lambda: len([w for w in workers_of(serve) if w != victim]) == 2 or serve.process.poll() is not None)
+    for t in run:
+        t.ok()
+    assert serve.wait() == 0
+    assert serve.stderr.count("stopped, in an endless loop") == 3, serve.stderr
+    lines = [line for t in run for line in t.lines()]
+    assert sorted(lines) == sorted(order_lines(ringfeed, made.path, *order))
+
+
+def test_workers_of_a_crowded_machine_are_left_alone(ringfeed, run_name, make):
+    """More runnable processes than CPUs: workers that merely wait for a CPU do not hang."""
+    made = make.raw(n=3000, record_bytes=512)
+    order = ("--ranks", 2, "--batch", 8, "--shuffle", "full", *made.args)
+    hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4 * (os.cpu_count() or 1))]
+    try:
+        serve = ringfeed.serve(made.path, run_name, *order, "--workers", 4, "--heartbeat-ms", 60)
+        for t in [Trainer(ringfeed, run_name, rank, "--step-ms", 2) for rank in range(2)]:
+            t.ok()
+        assert serve.wait() == 0 and "hangs" not in serve.stderr, serve.stderr
+    finally:
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
+
+
+def test_a_waiting_trainer_is_told_when_no_worker_is_left(ringfeed, run_name, make):
+    made = make.raw(n=50)
+    env = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"}
+    serve = ringfeed.serve(made.path, run_name, *made.args, "--workers", 1, "--max-restarts", 0, "--epochs", 0, env=env)
+    (worker,) = workers_of(serve)
+    os.kill(worker, signal.SIGSTOP)
+    trainer = Trainer(ringfeed, run_name, 0)
+    until(lambda: ringfeed.json("stat", run_name)["ranks"][0]["pid"])
+    os.kill(worker, signal.SIGKILL)
+    assert trainer.run.wait() == 1 and serve.wait() == 1
+    assert "every worker died" in trainer.run.stderr and "none is left" in trainer.run.stderr
+
+
+def test_the_rest_carry_the_load_when_a_worker_is_given_up(ringfeed, run_name, make):
+    made = make.files(n=300, sizes=(0, 20000))
+    order = ("--ranks", 2, "--batch", 3, *made.args)
+    env = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"}
+    serve = ringfeed.serve(made.path, run_name, *order, "--workers", 2, "--max-restarts", 0, env=env)
+    os.kill(workers_of(serve)[0], signal.SIGKILL)
+    until(lambda: "failed" in [w["status"] for w in ringfeed.json("stat", run_name)["workers"]])
+    run = [Trainer(ringfeed, run_name, rank) for rank in range(2)]
+    for t in run:
+        t.ok()
+    assert serve.wait() == 0 and "is not started again" in serve.stderr
+    assert sorted(line for t in run for line in t.lines()) == sorted(order_lines(ringfeed, made.path, *order))
 
 
 def test_a_killed_trainer_is_followed_at_the_first_unreleased_batch(ringfeed, run_name, make, tmp_path):

@@ -16,7 +16,7 @@ struct options {
     struct cli_dataset_args dataset;
     struct cli_order_args order;
     struct cli_list paths;
-    uint32_t workers, queue_depth;
+    uint32_t workers, queue_depth, spares;
     uint64_t prefetch, prefetch_samples, ring_bytes;
     int engine, direct;
     const char *topology;
@@ -63,11 +63,13 @@ static void emit_memory(struct cli_emit *e, const struct rfi_serve_plan *s)
     cli_emit_bytes(e, "control_bytes", s->size.control_bytes);
     cli_emit_bytes(e, "dataset_table_bytes", s->dataset_bytes);
     cli_emit_bytes(e, "membership_table_bytes", s->membership_bytes);
-    cli_emit_bytes(e, "data_bytes", s->size.data_bytes);
+    cli_emit_bytes(e, "data_bytes", s->size.data_bytes - s->size.spare_bytes);
+    cli_emit_bytes(e, "spare_bytes", s->size.spare_bytes); /* used once a device hangs */
     cli_emit_bytes(e, "arena_bytes", s->config.arena_bytes);
     cli_emit_bytes(e, "largest_batch_bytes", s->largest);
     cli_emit_bytes(e, "staging_bytes", s->staging_bytes);
-    cli_emit_bytes(e, "total_bytes", s->size.control_bytes + s->size.data_bytes + s->staging_bytes);
+    cli_emit_bytes(e, "total_bytes",
+                   s->size.control_bytes + s->size.data_bytes - s->size.spare_bytes + s->staging_bytes);
     emit_room(e);
     cli_emit_close(e);
 }
@@ -187,6 +189,7 @@ static int decide(struct plan *p, rf_dataset *d, struct rfi_error *err)
                                       .prefetch = prefetch_of(o),
                                       .ring_bytes = o->ring_bytes,
                                       .queue_depth = o->queue_depth,
+                                      .spares = o->spares,
                                       .engine = (rf_engine)o->engine,
                                       .direct = (rf_switch)o->direct};
     rf_dataset_get_info(d, &p->dataset);
@@ -230,7 +233,7 @@ int verb_plan(int argc, char **argv)
 {
     static const char *const engines[] = {"auto", "uring", "pread", "null", NULL};
     static const char *const switches[] = {"auto", "on", "off", NULL};
-    struct options o = {0};
+    struct options o = {.spares = RFI_SPARES_CHOSEN};
     const struct cli_option own[] = {
         {"workers", CLI_U32, &o.workers, .metavar = "N",
          .help = "worker processes, at most 64 (default: by cores and ranks)", .max = RFI_MAX_WORKERS},
@@ -242,6 +245,8 @@ int verb_plan(int argc, char **argv)
          .help = "arena of each rank (default: from --prefetch)"},
         {"queue-depth", CLI_U32, &o.queue_depth, .metavar = "N", .help = "reads in flight a worker (default 32)",
          .max = 4096},
+        {"spares", CLI_U32, &o.spares, .metavar = "N",
+         .help = "io_urings, and arenas for all ranks each, kept for a device that hangs (default 1)", .max = 63},
         {"engine", CLI_CHOICE, &o.engine, .choices = engines, .help = "how to read (default auto: uring, else pread)"},
         {"direct", CLI_CHOICE, &o.direct, .choices = switches,
          .help = "O_DIRECT (default auto: when the data exceeds half of the free memory)"},

@@ -19,7 +19,7 @@ static const char *const auto_off[] = {"auto", "off", NULL};
 struct serve_args {
     const char *name;
     uint64_t workers, prefetch, prefetch_samples, ring_bytes, queue_depth, heartbeat_ms, max_restarts, timeout_ms,
-        parent_pid;
+        parent_pid, spares;
     int engine, direct, pin, numa, on_dead_rank;
     const char *checkpoint;
     uint64_t checkpoint_every;
@@ -146,6 +146,7 @@ static int serve(const struct serve_args *a, const struct cli_order_args *order,
         .heartbeat_ms = (uint32_t)a->heartbeat_ms,
         .timeout_ms = (uint32_t)a->timeout_ms,
         .max_restarts = (uint32_t)a->max_restarts,
+        .spares = a->spares == UINT64_MAX ? RFI_SPARES_CHOSEN : (uint32_t)a->spares,
         .parent_pid = (int64_t)a->parent_pid,
         .checkpoint = a->checkpoint,
         .checkpoint_every = a->checkpoint_every,
@@ -174,7 +175,7 @@ static int serve(const struct serve_args *a, const struct cli_order_args *order,
 
 int verb_serve(int argc, char **argv)
 {
-    struct serve_args a = {.heartbeat_ms = 1000, .max_restarts = 100, .timeout_ms = 30000};
+    struct serve_args a = {.heartbeat_ms = 1000, .max_restarts = 100, .timeout_ms = 30000, .spares = UINT64_MAX};
     struct cli_dataset_args dataset_args;
     struct cli_order_args order_args;
     struct cli_list paths;
@@ -198,9 +199,12 @@ int verb_serve(int argc, char **argv)
         {"pin", CLI_CHOICE, &a.pin, .choices = auto_off, .help = "pin workers to cores (default auto)"},
         {"numa", CLI_CHOICE, &a.numa, .choices = auto_off, .help = "bind arenas to NUMA nodes (default auto)"},
         {"heartbeat-ms", CLI_U64, &a.heartbeat_ms, .metavar = "MS",
-         .help = "a silent worker is slow after this (default 1000)", .min = 10, .max = 3600000},
+         .help = "a worker that hangs for this long is killed and started again (default 1000)", .min = 10,
+         .max = 3600000},
         {"max-restarts", CLI_U64, &a.max_restarts, .metavar = "N",
          .help = "deaths in a row without a batch before a worker is given up (default 100)", .max = 1000000},
+        {"spares", CLI_U64, &a.spares, .metavar = "N",
+         .help = "io_urings, and arenas for all ranks each, kept for a device that hangs (default 1)", .max = 63},
         {"timeout-ms", CLI_U64, &a.timeout_ms, .metavar = "MS",
          .help = "how long a trainer waits for a batch (default 30000)", .min = 1, .max = 86400000},
         {"checkpoint", CLI_STRING, &a.checkpoint, .metavar = "FILE",

@@ -79,6 +79,11 @@ static int emit(const rf_stat *s, bool json)
     cli_emit_str(&e, "balance", s->balance);
     cli_emit_u64(&e, "errors", s->errors);
     cli_emit_u64(&e, "substituted", s->substituted);
+    cli_emit_u64(&e, "fenced", s->fenced);
+    cli_emit_u64(&e, "moved", s->moved);
+    cli_emit_u64(&e, "spare_queues", s->spare_queues);
+    cli_emit_u64(&e, "spare_arenas", s->spare_arenas);
+    cli_emit_u64(&e, "retired_queues", s->retired_queues);
     cli_emit_array(&e, "ranks");
     for (uint32_t i = 0; i < s->n_ranks; i++)
         emit_rank(&e, &s->ranks[i]);
