@@ -22,7 +22,7 @@
 
 extern char **environ;
 
-enum { DEFAULT_TIMEOUT_MS = 30000, STOP_MS = 10000, MAX_ARGS = 512 };
+enum { DEFAULT_TIMEOUT_MS = 30000, STOP_MS = 10000, MAX_ARGS = 512, MAX_MIRRORS = 16 };
 
 struct rf_server {
     pid_t pid;
@@ -116,6 +116,7 @@ static void server_args(struct args *a, const rf_server_options *o)
 {
     static const char *const engines[] = {"auto", "uring", "pread", "null"};
     static const char *const switches[] = {"auto", "on", "off"};
+    static const char *const on_errors[] = {"raise", "skip", "replace"};
     arg(a, "--name=%s", o->name);
     if (o->ranks)
         arg(a, "--ranks=%" PRIu32, o->ranks);
@@ -136,6 +137,12 @@ static void server_args(struct args *a, const rf_server_options *o)
     arg(a, "--numa=%s", o->numa == RF_OFF ? "off" : "auto");
     arg(a, "--heartbeat-ms=%" PRIu32, o->heartbeat_ms);
     arg(a, "--max-restarts=%" PRIu32, o->max_restarts);
+    for (size_t i = 0; i < o->n_mirrors; i++)
+        arg(a, "--mirror=%s", o->mirrors[i]);
+    if (o->hedge_ms)
+        arg(a, "--hedge-ms=%" PRIu32, o->hedge_ms);
+    if (o->on_error)
+        arg(a, "--on-error=%s", on_errors[o->on_error]);
     if (!o->detached)
         arg(a, "--parent-pid=%d", (int)getpid());
     arg(a, "--json");
@@ -156,6 +163,12 @@ int rf_server_validate(const rf_server_options *o)
     if ((unsigned)o->engine > RF_ENGINE_NULL || (unsigned)o->direct > RF_OFF || (unsigned)o->pin > RF_OFF ||
         (unsigned)o->numa > RF_OFF)
         return rfi_fail(err, EINVAL, "wrong options: engine, direct, pin or numa is not one of its enum");
+    if ((unsigned)o->on_error > RF_ON_ERROR_REPLACE || o->n_mirrors > MAX_MIRRORS || (o->n_mirrors && !o->mirrors))
+        return rfi_fail(err, EINVAL, "wrong options: on_error is not one of its enum, or mirrors is not a list of at most %d",
+                        MAX_MIRRORS);
+    for (size_t i = 0; i < o->n_mirrors; i++)
+        if (!o->mirrors[i])
+            return rfi_fail(err, EINVAL, "wrong options: mirror %zu is NULL. Name a folder", i);
     if (o->dataset->n_paths == 0 || o->dataset->n_paths > MAX_ARGS / 2)
         return rfi_fail(err, EINVAL, "wrong dataset: %zu paths (1 to %d). Give a directory, a glob or an index file",
                         o->dataset->n_paths, MAX_ARGS / 2);

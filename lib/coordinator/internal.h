@@ -95,5 +95,8 @@ void rfi_lease_died(struct rfi_coordinator *c, uint32_t rank); /* the pidfd said
 bool rfi_leases_done(const struct rfi_coordinator *c);
 void rfi_leases_close(struct rfi_coordinator *c);
 
+/* mirrors.c */
+int rfi_mirrors_check(const struct rfi_dataset *d, const char *const *folders, uint32_t n, struct rfi_error *err);
+
 /* rates.c */
 void rfi_rates_step(struct rfi_coordinator *c);

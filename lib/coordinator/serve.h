@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "dataset/dataset.h"
+#include "run/faults.h"
 #include "run/run.h"
 
 #include <ringfeed/ringfeed.h>
@@ -18,6 +19,11 @@ struct rfi_serve_options {
     rf_engine engine;
     rf_switch direct, pin, numa;
     uint32_t heartbeat_ms, timeout_ms, max_restarts;
+    const char *const *mirrors; /* [n_mirrors] folders with copies of the files; borrowed */
+    uint32_t n_mirrors, hedge_ms;
+    rf_on_error on_error;
+    const struct rfi_fault *faults; /* [n_faults] decisions of an earlier run: part of the content from the start */
+    uint64_t n_faults;
     int64_t parent_pid; /* end when this process ends; 0: none */
     /* Called once when trainers may attach; then about 20 times a second. */
     void (*ready)(void *ctx, const struct rfi_run_view *run);

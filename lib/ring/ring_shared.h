@@ -109,7 +109,9 @@ struct rfi_slot_shared {
     int32_t error; /* positive errno */
     uint32_t error_file;
     uint64_t error_offset, error_sample;
-    uint64_t pad1[4];
+    uint32_t skipped; /* samples left out of the batch by the error policy */
+    uint32_t pad2;
+    uint64_t pad1[3];
 };
 _Static_assert(sizeof(struct rfi_slot_shared) == 256, "slot");
 

@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "run/faults.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -55,6 +56,7 @@ int rfi_run_size(struct rfi_config_shared *c, uint64_t dataset_bytes, uint64_t m
             [RFI_R_BELLS] = {RFI_BELL_BYTES, 1},
             [RFI_R_DATASET] = {1, dataset_bytes},
             [RFI_R_MEMBERSHIP] = {1, membership_bytes},
+            [RFI_R_FAULTS] = {1, rfi_faults_bytes(c)},
         }};
     int rc = rfi_segment_layout(ret->regions, RFI_N_REGIONS, regions, &ret->control_bytes, err);
     if (rc < 0)
@@ -76,7 +78,8 @@ uint64_t rfi_run_signature(void)
         sizeof(struct rfi_config_shared), sizeof(struct rfi_coordinator_shared), sizeof(struct rfi_worker_shared),
         sizeof(struct rfi_rank_shared),   sizeof(struct rfi_inflight_shared),    sizeof(struct rfi_ring_shared),
         sizeof(struct rfi_slot_shared),   sizeof(struct rfi_generation),         sizeof(struct rfi_trainer_shared),
-        sizeof(struct rfi_bell_shared),   sizeof(struct rfi_recorded),           RFI_N_REGIONS};
+        sizeof(struct rfi_bell_shared),   sizeof(struct rfi_recorded),           sizeof(struct rfi_fault),
+        sizeof(struct rfi_fault_part),    RFI_N_REGIONS};
     uint64_t h = 14695981039346656037u; /* FNV-1a over the words */
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         h = (h ^ sizes[i]) * 1099511628211u;
@@ -97,7 +100,7 @@ static int check_config(struct rfi_run_view *r, struct rfi_error *err)
               c.align >= 512 && !(c.align & (c.align - 1)) && c.arena_bytes && c.arena_bytes % c.align == 0 &&
               c.nodes <= RFI_BELL_BYTES / sizeof(struct rfi_bell_shared) && c.nodes && c.queues &&
               c.queues == c.workers && c.queue_depth && c.queue_depth <= 4096 && c.n_fields < 65536 && c.batch &&
-              c.fixed_bytes <= UINT64_MAX / 4;
+              c.fixed_bytes <= UINT64_MAX / 4 && c.faults_loaded <= RFI_FAULTS_LOADED_MAX;
     ok = ok && rfi_run_size(&c, r->segment.regions[RFI_R_DATASET].bytes, r->segment.regions[RFI_R_MEMBERSHIP].bytes,
                             &size, err) == 0;
     for (uint32_t i = 0; ok && i < RFI_N_REGIONS; i++)
@@ -167,6 +170,7 @@ static int open_view(struct rfi_segment *s, bool owner, const struct rfi_config_
     ret->dataset = region(ret, RFI_R_DATASET);
     ret->dataset_bytes = s->regions[RFI_R_DATASET].bytes;
     ret->membership = region(ret, RFI_R_MEMBERSHIP);
+    ret->faults = region(ret, RFI_R_FAULTS);
     return open_rings(ret, err);
 }
 

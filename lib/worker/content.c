@@ -35,6 +35,12 @@ uint64_t rfi_content_batch(struct rfi_content *c, uint64_t epoch, uint64_t batch
     return rfi_view_batch(c->view, batch, ids, flags);
 }
 
+uint64_t rfi_content_after(const struct rfi_content *c, uint64_t epoch, uint64_t batch)
+{
+    (void)epoch;
+    return batch + 1 < c->len ? batch + 1 : 0;
+}
+
 int rfi_content_footprint(void *ctx, const struct rfi_generation *g, uint64_t ticket, uint64_t *ret)
 {
     struct rfi_content *c = ctx;

@@ -29,5 +29,8 @@ void rfi_content_fini(struct rfi_content *c);
 /* rfi_footprint_fn; ctx is the rfi_content. */
 int rfi_content_footprint(void *ctx, const struct rfi_generation *g, uint64_t ticket, uint64_t *ret);
 
+/* The batch of the rank's epoch that follows `batch`; the first follows the last. */
+uint64_t rfi_content_after(const struct rfi_content *c, uint64_t epoch, uint64_t batch);
+
 /* Ids and flags of a ticket into arrays of B; returns the count. */
 uint64_t rfi_content_batch(struct rfi_content *c, uint64_t epoch, uint64_t batch, uint64_t *ids, uint8_t *flags);

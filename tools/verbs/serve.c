@@ -12,13 +12,16 @@
 
 static const char *const engines[] = {"auto", "uring", "pread", "null", NULL};
 static const char *const switches[] = {"auto", "on", "off", NULL};
+static const char *const on_errors[] = {"raise", "skip", "replace", NULL};
 static const char *const auto_off[] = {"auto", "off", NULL};
 
 struct serve_args {
     const char *name;
     uint64_t workers, prefetch, prefetch_samples, ring_bytes, queue_depth, heartbeat_ms, max_restarts, timeout_ms,
         parent_pid;
-    int engine, direct, pin, numa;
+    int engine, direct, pin, numa, on_error;
+    uint64_t hedge_ms;
+    struct cli_list mirrors;
     bool json;
 };
 
@@ -122,6 +125,10 @@ static int serve(const struct serve_args *a, const struct cli_order_args *order,
         .heartbeat_ms = (uint32_t)a->heartbeat_ms,
         .timeout_ms = (uint32_t)a->timeout_ms,
         .max_restarts = (uint32_t)a->max_restarts,
+        .mirrors = (const char *const *)a->mirrors.items,
+        .n_mirrors = (uint32_t)a->mirrors.n,
+        .hedge_ms = (uint32_t)a->hedge_ms,
+        .on_error = (rf_on_error)a->on_error,
         .parent_pid = (int64_t)a->parent_pid,
         .ready = on_ready,
         .tick = on_tick,
@@ -167,6 +174,14 @@ int verb_serve(int argc, char **argv)
          .help = "deaths in a row without a batch before a worker is given up (default 100)", .max = 1000000},
         {"timeout-ms", CLI_U64, &a.timeout_ms, .metavar = "MS",
          .help = "how long a trainer waits for a batch (default 30000)", .min = 1, .max = 86400000},
+        {"mirror", CLI_LIST, &a.mirrors, .metavar = "DIR",
+         .help = "a copy of the dataset's files, for reads that fail (may repeat)"},
+        {"hedge-ms", CLI_U64, &a.hedge_ms, .metavar = "MS",
+         .help = "ask again for a read that is later than this, of a mirror where there is one (default 0: never)",
+         .max = 3600000},
+        {"on-error", CLI_CHOICE, &a.on_error, .choices = on_errors,
+         .help = "a sample that no copy gives: fail its batch, leave it out, or put the next one that fits in its place "
+                 "(default raise)"},
         {"parent-pid", CLI_U64, &a.parent_pid, .metavar = "PID", .help = "end when this parent process ends",
          .max = 1u << 30},
         {"json", CLI_FLAG, &a.json, .help = "the ready line as JSON"},
