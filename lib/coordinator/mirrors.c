@@ -27,7 +27,7 @@ static int check_size(const struct rfi_dataset *d, uint32_t f, const char *path,
         return rfi_fail(err, errno, "--mirror: %s: %s. A mirror has every file of the dataset, under the same relative name",
                         path, strerror(errno));
     if (!S_ISREG(st.st_mode))
-        return rfi_fail(err, EINVAL, "--mirror: %s is not a regular file. Copy the dataset again", path);
+        return rfi_fail(err, ENOTSUP, "--mirror: %s is not a regular file. Copy the dataset again", path);
     if ((uint64_t)st.st_size != rfi_dataset_file_bytes(d, f))
         return rfi_fail(err, ESTALE, "--mirror: %s has %llu bytes, the dataset's own file %llu. Copy it again", path,
                         (unsigned long long)st.st_size, (unsigned long long)rfi_dataset_file_bytes(d, f));

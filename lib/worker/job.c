@@ -31,7 +31,7 @@ int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint
     for (uint32_t i = 0; i < c->queue_depth; i++)
         j->flights[i].next_free = i + 1 < c->queue_depth ? i + 1 : NONE;
     int rc = rfi_files_init(&j->files, setup->dataset, c->direct, c->align, setup->mirrors, c->mirrors);
-    j->files.whole = c->on_error == RF_ON_ERROR_RAISE;
+    j->files.whole = c->on_error == RF_ON_ERROR_RAISE && !c->mirrors;
     for (uint32_t i = 0; rc == 0 && i < c->ranks; i++)
         rc = rfi_content_init(&j->contents[i], setup->dataset, setup->order, c->first_rank + i, c->align, c->depth);
     return rc;
