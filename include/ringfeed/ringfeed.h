@@ -97,8 +97,9 @@ typedef struct rf_dataset_info {
     uint32_t n_dims; /* dimensions of one sample (the leading one removed) */
     uint64_t shape[16];
     char fingerprint[33]; /* 128 bits, hex: depends on relative names, sizes and table, not on
-                             where the files lie nor on their times */
-    uint64_t reserved[8];
+                             where the files lie nor on their times, nor on checksums */
+    uint64_t checksums; /* nonzero: the index holds a CRC32C of every sample */
+    uint64_t reserved[7];
 } rf_dataset_info;
 
 typedef struct rf_sample {
@@ -135,6 +136,12 @@ RF_PUBLIC int rf_dataset_sample_fields(rf_dataset *d, uint64_t i, rf_field *fiel
 RF_PUBLIC int rf_dataset_read(rf_dataset *d, uint64_t i, const char *field, void *buf, size_t cap, size_t *ret_bytes);
 /* Writes the index file atomically (temporary file, fsync, rename). */
 RF_PUBLIC int rf_dataset_write_index(rf_dataset *d, const char *path);
+/* Reads every sample once and adds its CRC32C to the table, for the index that is written next: a server
+ * then compares every sample that it reads. `progress` (may be NULL) is called now and then; a non-zero
+ * result stops with -ECANCELED. -ENOTSUP: built without it; -EIO, -ESTALE as rf_dataset_read. Pointers into
+ * the dataset (rf_sample) end here. */
+RF_PUBLIC int rf_dataset_add_checksums(rf_dataset *d, int (*progress)(void *ctx, uint64_t done, uint64_t samples),
+                                       void *ctx);
 RF_PUBLIC const char *rf_dataset_error(const rf_dataset *d);
 
 /* ------------------------------------------------------------------------------------------------
@@ -204,6 +211,9 @@ RF_PUBLIC const char *rf_order_error(const rf_order *o);
  * posix_spawned, and it ends with its caller unless detached. */
 
 typedef enum rf_engine { RF_ENGINE_AUTO, RF_ENGINE_URING, RF_ENGINE_PREAD, RF_ENGINE_NULL } rf_engine;
+/* What becomes of a sample that no copy gives: the batch is an error of its trainer (raise), it is left
+ * out of its batch (skip), or the next sample of the rank's epoch that fits stands in for it (replace). */
+typedef enum rf_on_error { RF_ON_ERROR_RAISE, RF_ON_ERROR_SKIP, RF_ON_ERROR_REPLACE } rf_on_error;
 typedef enum rf_switch { RF_AUTO, RF_ON, RF_OFF } rf_switch;
 
 typedef struct rf_server_options {
@@ -231,7 +241,11 @@ typedef struct rf_server_options {
     double rebalance_threshold; /* strategy adaptive; 0: 0.2 */
     int rebalance_off; /* strategy adaptive without moves */
     int redistribute; /* the batches of a rank whose trainer died go to the living ones */
-    uint64_t reserved[10];
+    const char *const *mirrors; /* folders with copies of the dataset's files; borrowed during the call */
+    size_t n_mirrors;
+    uint32_t hedge_ms; /* a read later than this is asked for a second time; 0: never */
+    rf_on_error on_error;
+    uint64_t reserved[7];
 } rf_server_options;
 
 typedef struct rf_server rf_server;
@@ -284,7 +298,8 @@ typedef struct rf_batch {
      * when the dataset has one field. */
     const uint64_t *field_offsets, *field_lengths;
     int last; /* nonzero: the last batch of its epoch */
-    uint64_t reserved[4];
+    uint64_t skipped; /* samples that could not be read and were left out (on_error skip) */
+    uint64_t reserved[3];
 } rf_batch;
 
 static inline const unsigned char *rf_batch_sample(const rf_batch *b, uint32_t i)
@@ -425,8 +440,22 @@ typedef struct rf_worker_stat {
     uint64_t reads;
     double utilization; /* busy time / time, 0..1 */
     double avg_load_time_us; /* claim to publish, per sample */
-    uint64_t reserved[8];
+    uint64_t hedges, hedges_won; /* late reads asked for again; those whose second one came first */
+    uint64_t reserved[6];
 } rf_worker_stat;
+
+/* A sample that could not be read, and what was decided about it. */
+typedef struct rf_fault {
+    uint64_t epoch;
+    uint32_t rank;
+    uint32_t error; /* errno; EILSEQ: its bytes did not match their checksum */
+    uint64_t batch, slot; /* slot of the undisturbed batch */
+    uint64_t sample;
+    uint64_t substitute; /* UINT64_MAX: left out */
+    uint64_t file, offset; /* number of the file in the dataset, and where in it */
+    char path[256]; /* the end of the file's path */
+    uint64_t reserved[4];
+} rf_fault;
 
 typedef struct rf_stat {
     char name[RF_NAME_MAX + 1];
@@ -450,7 +479,12 @@ typedef struct rf_stat {
     uint32_t spare_queues, spare_arenas; /* free now */
     uint32_t retired_queues; /* io_urings with reads that do not end */
     uint32_t reserved32;
-    uint64_t reserved[4];
+    uint64_t skipped; /* samples left out; `substituted` those replaced */
+    uint64_t wrong_copies; /* reads that came back with a wrong checksum */
+    uint64_t repaired; /* samples that came from another copy than the first */
+    rf_fault *faults; /* [n_faults]: decisions, the last 1024 by epoch, rank and batch */
+    uint64_t n_faults;
+    uint64_t reserved[2];
 } rf_stat;
 
 RF_PUBLIC const char *rf_status_name(rf_status s);

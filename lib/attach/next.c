@@ -195,6 +195,7 @@ static int failed_batch(struct rf_trainer *t, const struct rfi_slot_shared *slot
     if (slot->error_file < rfi_dataset_n_files(t->dataset))
         rfi_dataset_file(t->dataset, slot->error_file, &file);
     const char *why = error == ENODATA  ? "the file ends before the index says so"
+                      : error == EILSEQ ? "its bytes do not match their checksum in the index"
                       : error == ESTALE ? "the file is shorter than when it was indexed"
                                         : strerror(error);
     return rfi_trainer_fail(t, EIO,
@@ -296,7 +297,8 @@ static int describe(struct rf_trainer *t, const struct rfi_slot_shared *slot, rf
                     .flags = a.flags,
                     .field_offsets = a.field_offsets,
                     .field_lengths = a.field_lengths,
-                    .last = slot->last != 0};
+                    .last = slot->last != 0,
+                    .skipped = slot->skipped};
     return 0;
 }
 

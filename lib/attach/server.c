@@ -22,7 +22,7 @@
 
 extern char **environ;
 
-enum { DEFAULT_TIMEOUT_MS = 30000, STOP_MS = 10000, MAX_ARGS = 512 };
+enum { DEFAULT_TIMEOUT_MS = 30000, STOP_MS = 10000, MAX_ARGS = 512, MAX_MIRRORS = 16 };
 
 struct rf_server {
     pid_t pid;
@@ -118,6 +118,7 @@ static void server_args(struct args *a, const rf_server_options *o)
 {
     static const char *const engines[] = {"auto", "uring", "pread", "null"};
     static const char *const switches[] = {"auto", "on", "off"};
+    static const char *const on_errors[] = {"raise", "skip", "replace"};
     arg(a, "--name=%s", o->name);
     if (o->ranks)
         arg(a, "--ranks=%" PRIu32, o->ranks);
@@ -150,6 +151,12 @@ static void server_args(struct args *a, const rf_server_options *o)
         arg(a, "--rebalance=off");
     if (o->redistribute)
         arg(a, "--on-dead-rank=redistribute");
+    for (size_t i = 0; i < o->n_mirrors; i++)
+        arg(a, "--mirror=%s", o->mirrors[i]);
+    if (o->hedge_ms)
+        arg(a, "--hedge-ms=%" PRIu32, o->hedge_ms);
+    if (o->on_error)
+        arg(a, "--on-error=%s", on_errors[o->on_error]);
     if (!o->detached)
         arg(a, "--parent-pid=%d", (int)getpid());
     arg(a, "--json");
@@ -174,6 +181,13 @@ int rf_server_validate(const rf_server_options *o)
         return rfi_fail(err, EINVAL,
                         "wrong options: n_resume is %zu (at most %d) and resume must point to as many files",
                         o->n_resume, MAX_ARGS / 4);
+    if ((unsigned)o->on_error > RF_ON_ERROR_REPLACE || o->n_mirrors > MAX_MIRRORS || (o->n_mirrors && !o->mirrors))
+        return rfi_fail(err, EINVAL,
+                        "wrong options: on_error is not one of its enum, or mirrors is not a list of at most %d",
+                        MAX_MIRRORS);
+    for (size_t i = 0; i < o->n_mirrors; i++)
+        if (!o->mirrors[i])
+            return rfi_fail(err, EINVAL, "wrong options: mirror %zu is NULL. Name a folder", i);
     if (o->dataset->n_paths == 0 || o->dataset->n_paths > MAX_ARGS / 2)
         return rfi_fail(err, EINVAL, "wrong dataset: %zu paths (1 to %d). Give a directory, a glob or an index file",
                         o->dataset->n_paths, MAX_ARGS / 2);

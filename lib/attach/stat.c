@@ -2,6 +2,7 @@
 #include "attach/balance.h"
 #include "base/clock.h"
 #include "dataset/dataset.h"
+#include "run/faults.h"
 #include "run/run.h"
 
 #include <errno.h>
@@ -9,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { FAULTS_LISTED = 1024 };
 
 static uint64_t word(const _Atomic uint64_t *w)
 {
@@ -116,6 +119,8 @@ static void read_worker(const struct rfi_run_view *r, uint32_t i, uint64_t now, 
         s->utilization = (double)word(&w->busy_ns) / (double)(beat - started);
     if (s->utilization > 1)
         s->utilization = 1;
+    s->hedges = word(&w->hedges);
+    s->hedges_won = word(&w->hedges_won);
     s->avg_load_time_us = samples ? (double)word(&w->load_ns) * 1e-3 / (double)samples : 0;
 }
 
@@ -128,6 +133,66 @@ static const char *state_name(const struct rfi_run_view *r)
     return state < sizeof names / sizeof *names ? names[state] : "unknown";
 }
 
+/* The end of a path that is longer than the place for it. */
+static void copy_path(const struct rfi_dataset *d, uint32_t file, char *to, size_t cap)
+{
+    struct rfi_file f = {.path = "?"};
+    if (file < rfi_dataset_n_files(d))
+        rfi_dataset_file(d, file, &f);
+    size_t n = strlen(f.path);
+    snprintf(to, cap, "%s", n < cap ? f.path : f.path + (n - cap + 1));
+}
+
+static void read_fault(const struct rfi_dataset *d, const struct rfi_fault *f, rf_fault *ret)
+{
+    *ret = (rf_fault){.epoch = f->epoch,
+                      .rank = (uint32_t)f->rank,
+                      .error = f->error,
+                      .batch = f->batch,
+                      .slot = f->slot,
+                      .sample = f->sample,
+                      .substitute = f->substitute,
+                      .file = f->file,
+                      .offset = f->offset};
+    copy_path(d, f->file, ret->path, sizeof ret->path);
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const rf_fault *x = a, *y = b;
+    const uint64_t left[] = {x->epoch, x->rank, x->batch, x->slot}, right[] = {y->epoch, y->rank, y->batch, y->slot};
+    for (int i = 0; i < 4; i++)
+        if (left[i] != right[i])
+            return left[i] < right[i] ? -1 : 1;
+    return 0;
+}
+
+/* All decisions are counted; the last ones in epoch, rank and batch are listed. */
+static int read_faults(const struct rfi_run_view *r, const struct rfi_dataset *d, rf_stat *s, struct rfi_error *err)
+{
+    uint64_t n = rfi_faults_count(r);
+    struct rfi_fault f;
+    for (uint32_t p = 0; p <= r->config.queues; p++) {
+        s->wrong_copies += word(&rfi_faults_part(r, p)->wrong_copies);
+        s->repaired += word(&rfi_faults_part(r, p)->repaired);
+    }
+    if (!n)
+        return 0;
+    s->faults = calloc(n, sizeof *s->faults);
+    if (!s->faults)
+        return rfi_fail(err, ENOMEM, "out of memory");
+    while (s->n_faults < n && rfi_faults_get(r, s->n_faults, &f)) {
+        read_fault(d, &f, &s->faults[s->n_faults++]);
+        *(f.substitute == RFI_FAULT_SKIPPED ? &s->skipped : &s->substituted) += 1;
+    }
+    qsort(s->faults, s->n_faults, sizeof *s->faults, by_place);
+    if (s->n_faults > FAULTS_LISTED) {
+        memmove(s->faults, s->faults + (s->n_faults - FAULTS_LISTED), FAULTS_LISTED * sizeof *s->faults);
+        s->n_faults = FAULTS_LISTED;
+    }
+    return 0;
+}
+
 static int fill(const struct rfi_run_view *r, rf_stat *s, struct rfi_error *err)
 {
     const struct rfi_config_shared *c = &r->config;
@@ -138,7 +203,10 @@ static int fill(const struct rfi_run_view *r, rf_stat *s, struct rfi_error *err)
     if (rc < 0)
         return rc;
     rfi_dataset_info(d, &info);
+    rc = read_faults(r, d, s, err);
     rfi_dataset_close(d);
+    if (rc < 0)
+        return rc;
     snprintf(s->name, sizeof s->name, "%.64s", r->segment.name);
     snprintf(s->state, sizeof s->state, "%s", state_name(r));
     snprintf(s->format, sizeof s->format, "%.31s", info.format);
@@ -198,6 +266,9 @@ void rf_stat_free(rf_stat *s)
 {
     free(s->ranks);
     free(s->workers);
+    free(s->faults);
+    s->faults = NULL;
+    s->n_faults = 0;
     s->ranks = NULL;
     s->workers = NULL;
 }

@@ -6,9 +6,11 @@
 #include "checkpoint/resume.h"
 
 #include "base/bytes.h"
+#include "run/faults.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -43,6 +45,20 @@ static int read_moves(const struct rfi_run_view *run, struct rfi_stage_state *st
     return rfi_state_set_moves(st, run->moves->entries, n, err);
 }
 
+static int read_faults(const struct rfi_run_view *run, struct rfi_stage_state *st, struct rfi_error *err)
+{
+    uint64_t n = rfi_faults_count(run), got = 0;
+    struct rfi_fault *faults = malloc((n ? n : 1) * sizeof *faults);
+    if (!faults)
+        return rfi_fail(err, ENOMEM, "checkpoint: no memory for %" PRIu64 " decisions about samples", n);
+    /* Parts grow meanwhile, and then entries shift: the count is of before, and each is whole. */
+    while (got < n && rfi_faults_get(run, got, &faults[got]))
+        got++;
+    int rc = rfi_state_set_faults(st, faults, got, err);
+    free(faults);
+    return rc;
+}
+
 int rfi_state_capture(const struct rfi_run_view *run, struct rfi_state *ret, struct rfi_error *err)
 {
     const char *origin = rfi_segment_region(&run->segment, RFI_R_ORIGIN);
@@ -64,6 +80,8 @@ int rfi_state_capture(const struct rfi_run_view *run, struct rfi_state *ret, str
     }
     if (rc == 0)
         rc = read_moves(run, st, err);
+    if (rc == 0)
+        rc = read_faults(run, st, err);
     if (rc < 0)
         rfi_state_fini(ret);
     return rc;

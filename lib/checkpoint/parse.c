@@ -139,6 +139,32 @@ static void read_moves(struct reading *r, json_object *j, struct rfi_stage_state
     }
 }
 
+static void read_faults(struct reading *r, json_object *j, struct rfi_stage_state *st)
+{
+    json_object *faults = member(r, j, "faults", json_type_array), *substitute;
+    size_t n = faults ? json_object_array_length(faults) : 0;
+    st->faults = calloc(n ? n : 1, sizeof *st->faults);
+    if (!st->faults) {
+        bad(r, "no memory for the faults");
+        return;
+    }
+    for (; st->n_faults < n && !r->failed; st->n_faults++) {
+        json_object *f = json_object_array_get_idx(faults, st->n_faults);
+        struct rfi_fault *to = &st->faults[st->n_faults];
+        to->epoch = number(r, f, "epoch", UINT64_MAX / 2);
+        to->rank = number(r, f, "rank", st->o.world_size - 1);
+        to->batch = number(r, f, "batch", UINT64_MAX / 2);
+        to->slot = number(r, f, "slot", st->o.batch - 1);
+        to->sample = number(r, f, "sample", UINT64_MAX / 2);
+        to->file = (uint32_t)number(r, f, "file", UINT32_MAX);
+        to->offset = number(r, f, "offset", UINT64_MAX);
+        to->error = (uint32_t)number(r, f, "error", 4095);
+        to->substitute = RFI_FAULT_SKIPPED;
+        if (json_object_object_get_ex(f, "substitute", &substitute))
+            to->substitute = number(r, f, "substitute", UINT64_MAX / 2);
+    }
+}
+
 static void read_stage(struct reading *r, json_object *j, struct rfi_state *s)
 {
     rf_order_options o = order_of(r, j);
@@ -152,6 +178,7 @@ static void read_stage(struct reading *r, json_object *j, struct rfi_state *s)
     }
     read_ranks(r, j, rfi_state_now(s));
     read_moves(r, j, rfi_state_now(s));
+    read_faults(r, j, rfi_state_now(s));
 }
 
 /* Stages before the last one ended for all ranks at once: each must be known. */

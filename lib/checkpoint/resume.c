@@ -108,8 +108,8 @@ int rfi_state_order(const struct rfi_state *s, const char *fingerprint, const st
     return 0;
 }
 
-/* Moves of epochs that every rank has finished are of no use any more. */
-static void drop_finished_moves(struct rfi_stage_state *st)
+/* What the logs say of epochs that every rank has finished is of no use any more. */
+static void drop_finished(struct rfi_stage_state *st)
 {
     uint64_t first = UINT64_MAX, n = 0;
     for (uint32_t r = 0; r < st->o.world_size; r++)
@@ -119,6 +119,11 @@ static void drop_finished_moves(struct rfi_stage_state *st)
         if (st->moves[i].epoch >= first)
             st->moves[n++] = st->moves[i];
     st->n_moves = n;
+    n = 0;
+    for (uint64_t i = 0; i < st->n_faults; i++)
+        if (st->faults[i].epoch >= first)
+            st->faults[n++] = st->faults[i];
+    st->n_faults = n;
 }
 
 /* A rank at the end of an epoch stands at the beginning of the next one that has something for it: what a rank that
@@ -147,7 +152,7 @@ static int settle(const struct rfi_order *order, struct rfi_stage_state *st, str
         if (st->known[r])
             rc = settle_rank(order, st, r, err);
     if (rc == 0)
-        drop_finished_moves(st);
+        drop_finished(st);
     return rc;
 }
 
@@ -250,6 +255,8 @@ int rfi_state_begin(const rf_order_options *o, const char *fingerprint, uint64_t
     }
     if (rc == 0)
         rc = rfi_state_set_moves(&ret->stages[0], NULL, 0, err);
+    if (rc == 0)
+        rc = rfi_state_set_faults(&ret->stages[0], NULL, 0, err);
     if (rc < 0)
         rfi_state_fini(ret);
     return rc;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,16 +41,34 @@ int rfi_state_add_stage(struct rfi_state *s, const rf_order_options *o, struct r
     return st->at && st->known ? 0 : no_memory(err);
 }
 
+/* A copy of n items, or NULL: no memory. */
+static void *copy_of(const void *items, uint64_t n, size_t size)
+{
+    void *copy = n <= SIZE_MAX / 64 / size ? malloc((n ? n : 1) * size) : NULL;
+    if (copy && n)
+        memcpy(copy, items, n * size);
+    return copy;
+}
+
 int rfi_state_set_moves(struct rfi_stage_state *st, const struct rfi_move *moves, uint64_t n, struct rfi_error *err)
 {
-    struct rfi_move *copy = malloc((n ? n : 1) * sizeof *copy);
+    struct rfi_move *copy = copy_of(moves, n, sizeof *copy);
     if (!copy)
         return no_memory(err);
-    if (n)
-        memcpy(copy, moves, n * sizeof *copy);
     free(st->moves);
     st->moves = copy;
     st->n_moves = n;
+    return 0;
+}
+
+int rfi_state_set_faults(struct rfi_stage_state *st, const struct rfi_fault *faults, uint64_t n, struct rfi_error *err)
+{
+    struct rfi_fault *copy = copy_of(faults, n, sizeof *copy);
+    if (!copy)
+        return no_memory(err);
+    free(st->faults);
+    st->faults = copy;
+    st->n_faults = n;
     return 0;
 }
 
@@ -62,6 +81,8 @@ int rfi_state_copy(const struct rfi_state *from, struct rfi_state *ret, struct r
         int rc = rfi_state_add_stage(ret, &st->o, err);
         if (rc == 0)
             rc = rfi_state_set_moves(&ret->stages[i], st->moves, st->n_moves, err);
+        if (rc == 0)
+            rc = rfi_state_set_faults(&ret->stages[i], st->faults, st->n_faults, err);
         if (rc < 0) {
             rfi_state_fini(ret);
             return rc;
@@ -83,21 +104,32 @@ void rfi_state_fini(struct rfi_state *s)
         free(st->at);
         free(st->known);
         free(st->moves);
+        free(st->faults);
     }
     s->n_stages = 0;
 }
 
-static int append_moves(struct rfi_stage_state *st, const struct rfi_stage_state *more, struct rfi_error *err)
+static int append(void **items, uint64_t *n, const void *more, uint64_t n_more, size_t size, struct rfi_error *err)
 {
-    if (more->n_moves == 0)
-        return 0;
-    struct rfi_move *grown = realloc(st->moves, (st->n_moves + more->n_moves) * sizeof *grown);
-    if (!grown)
+    void *grown = n_more ? realloc(*items, (*n + n_more) * size) : *items;
+    if (n_more && !grown)
         return no_memory(err);
-    memcpy(grown + st->n_moves, more->moves, more->n_moves * sizeof *grown);
-    st->moves = grown;
-    st->n_moves += more->n_moves;
+    if (n_more)
+        memcpy((char *)grown + *n * size, more, n_more * size);
+    *items = grown;
+    *n += n_more;
     return 0;
+}
+
+static int append_logs(struct rfi_stage_state *st, const struct rfi_stage_state *more, struct rfi_error *err)
+{
+    void *moves = st->moves, *faults = st->faults;
+    int rc = append(&moves, &st->n_moves, more->moves, more->n_moves, sizeof *st->moves, err);
+    st->moves = moves;
+    if (rc == 0)
+        rc = append(&faults, &st->n_faults, more->faults, more->n_faults, sizeof *st->faults, err);
+    st->faults = faults;
+    return rc;
 }
 
 int rfi_state_merge(struct rfi_state *s, const struct rfi_state *more, struct rfi_error *err)
@@ -131,7 +163,7 @@ int rfi_state_merge(struct rfi_state *s, const struct rfi_state *more, struct rf
     }
     if (more->time_s > s->time_s)
         s->time_s = more->time_s;
-    return append_moves(a, b, err);
+    return append_logs(a, b, err);
 }
 
 int rfi_state_complete(const struct rfi_state *s, struct rfi_error *err)

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "order/faults.h"
 #include "order/past.h"
 
 #include <ringfeed/ringfeed.h>
@@ -21,6 +22,8 @@ struct rfi_stage_state {
     bool *known; /* [world_size]: a file of one server knows its own ranks */
     struct rfi_move *moves;
     uint64_t n_moves;
+    struct rfi_fault *faults; /* samples left out or replaced */
+    uint64_t n_faults;
 };
 
 struct rfi_state {
@@ -47,6 +50,7 @@ static inline const struct rfi_stage_state *rfi_state_last(const struct rfi_stat
 /* A stage with room for its ranks, at (0, 0) and unknown; strings are copied. -ENOMEM; -E2BIG: too many. */
 int rfi_state_add_stage(struct rfi_state *s, const rf_order_options *o, struct rfi_error *err);
 int rfi_state_set_moves(struct rfi_stage_state *st, const struct rfi_move *moves, uint64_t n, struct rfi_error *err);
+int rfi_state_set_faults(struct rfi_stage_state *st, const struct rfi_fault *faults, uint64_t n, struct rfi_error *err);
 int rfi_state_copy(const struct rfi_state *from, struct rfi_state *ret, struct rfi_error *err);
 void rfi_state_fini(struct rfi_state *s);
 

@@ -74,6 +74,27 @@ static json_object *moves_of(const struct rfi_stage_state *st)
     return moves;
 }
 
+static json_object *faults_of(const struct rfi_stage_state *st)
+{
+    json_object *faults = json_object_new_array();
+    for (uint64_t i = 0; i < st->n_faults; i++) {
+        const struct rfi_fault *f = &st->faults[i];
+        json_object *fault = json_object_new_object();
+        put(fault, "epoch", f->epoch);
+        put(fault, "rank", f->rank);
+        put(fault, "batch", f->batch);
+        put(fault, "slot", f->slot);
+        put(fault, "sample", f->sample);
+        if (f->substitute != RFI_FAULT_SKIPPED) /* absent: left out */
+            put(fault, "substitute", f->substitute);
+        put(fault, "file", f->file);
+        put(fault, "offset", f->offset);
+        put(fault, "error", f->error);
+        json_object_array_add(faults, fault);
+    }
+    return faults;
+}
+
 static json_object *to_json(const struct rfi_state *s)
 {
     char when[40] = "";
@@ -95,6 +116,7 @@ static json_object *to_json(const struct rfi_state *s)
         put_order(stage, &s->stages[i].o);
         json_object_object_add(stage, "ranks", ranks_of(&s->stages[i]));
         json_object_object_add(stage, "moves", moves_of(&s->stages[i]));
+        json_object_object_add(stage, "faults", faults_of(&s->stages[i]));
         json_object_array_add(stages, stage);
     }
     json_object_object_add(top, "stages", stages);

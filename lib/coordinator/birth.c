@@ -2,6 +2,7 @@
 #include "coordinator/internal.h"
 
 #include "base/bytes.h"
+#include "base/crc32c.h"
 #include "base/log.h"
 #include "order/past.h"
 #include "segment/room.h"
@@ -223,6 +224,8 @@ int rfi_birth(struct rfi_coordinator *c)
 {
     int rc = rfi_topology_load(NULL, NULL, &c->topology, c->err);
     if (rc == 0)
+        rc = rfi_mirrors_check(c->o->dataset, c->o->mirrors, c->o->n_mirrors, c->err);
+    if (rc == 0)
         rc = rfi_serve_plan(c->o, &c->topology, &c->plan, c->err);
     if (rc == 0)
         rc = rfi_placement_plan(&c->topology, c->plan.config.ranks, c->plan.config.workers, &c->placement, c->err);
@@ -235,11 +238,18 @@ int rfi_birth(struct rfi_coordinator *c)
     if (rc == 0)
         rc = make_rings(c);
     if (rc == 0)
+        rc = rfi_faults_load(&c->run, rfi_state_last(&c->plan.birth)->faults, rfi_state_last(&c->plan.birth)->n_faults);
+    if (rc == 0)
         rc = make_queues(c);
     if (rc == 0)
         rc = rfi_run_own(&c->run, c->err);
     if (rc < 0)
         return rc;
+    if (rfi_dataset_has_checksums(c->o->dataset) && !rfi_crc32c_available())
+        rfi_log(
+            RFI_LOG_WARNING,
+            "the index has checksums and this ringfeed was built without CRC32C: they are not compared. Build it with "
+            "ISA-L (meson -Dchecksum=enabled)");
     c->owns = true;
     c->run.coordinator->pid = getpid();
     c->setup = (struct rfi_worker_setup){.run = &c->run,
@@ -247,7 +257,8 @@ int rfi_birth(struct rfi_coordinator *c)
                                          .order = c->order,
                                          .readers = c->readers,
                                          .staging = c->staging,
-                                         .ring_node = c->placement.rank_node};
+                                         .ring_node = c->placement.rank_node,
+                                         .mirrors = c->o->mirrors};
     return 0;
 }
 

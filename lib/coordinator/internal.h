@@ -172,5 +172,8 @@ enum rfi_balance_reason rfi_balance_now(struct rfi_coordinator *c);
 void rfi_save_step(struct rfi_coordinator *c); /* writes the checkpoint when it is due */
 void rfi_save_last(struct rfi_coordinator *c); /* at the end of the run */
 
+/* mirrors.c */
+int rfi_mirrors_check(const struct rfi_dataset *d, const char *const *folders, uint32_t n, struct rfi_error *err);
+
 /* rates.c */
 void rfi_rates_step(struct rfi_coordinator *c);

@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/crc32c.h"
 #include "base/log.h"
 #include "checkpoint/resume.h"
 #include "plan/arena.h"
@@ -102,6 +103,16 @@ static void copy_order(const rf_order_options *o, struct rfi_config_shared *c)
     c->world_size = o->world_size;
 }
 
+/* Checksums are compared where there are any and bytes are read at all. */
+static void copy_faults(const struct rfi_serve_options *o, uint64_t loaded, struct rfi_config_shared *c)
+{
+    c->on_error = o->on_error;
+    c->hedge_ms = o->hedge_ms;
+    c->mirrors = o->n_mirrors;
+    c->faults_loaded = loaded;
+    c->verify = rfi_dataset_has_checksums(o->dataset) && rfi_crc32c_available() && o->engine != RF_ENGINE_NULL;
+}
+
 int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology *t, struct rfi_serve_plan *ret,
                    struct rfi_error *err)
 {
@@ -149,6 +160,7 @@ int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology 
     c->timeout_ms = o->timeout_ms;
     c->max_restarts = o->max_restarts;
     c->started_ns = rfi_now_ns();
+    copy_faults(o, rfi_state_last(&ret->birth)->n_faults, c);
     memcpy(c->fingerprint, info.fingerprint, sizeof info.fingerprint);
     if (c->direct)
         ret->staging_bytes = (uint64_t)c->queues * c->queue_depth * RFI_STAGING_BYTES;

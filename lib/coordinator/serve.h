@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "checkpoint/state.h"
 #include "dataset/dataset.h"
+#include "run/faults.h"
 #include "run/run.h"
 
 #include <ringfeed/ringfeed.h>
@@ -23,6 +24,9 @@ struct rfi_serve_options {
     uint32_t heartbeat_ms, timeout_ms, max_restarts;
     uint32_t
         spares; /* RFI_SPARES_CHOSEN: 1 where there is room for it. io_urings, and arenas for every rank each, kept for a device that hangs */
+    const char *const *mirrors; /* [n_mirrors] folders with copies of the files; borrowed */
+    uint32_t n_mirrors, hedge_ms;
+    rf_on_error on_error;
     int64_t parent_pid; /* end when this process ends; 0: none */
     const struct rfi_state *resume; /* where to go on: complete; NULL: at the beginning */
     const char *checkpoint; /* file; NULL: none is written */

@@ -28,6 +28,7 @@ static void find_sections(struct rfi_dataset *d)
     d->sample_layouts = section(d, RFI_SEC_SAMPLE_LAYOUTS);
     d->parts = section(d, RFI_SEC_PARTS);
     d->labels = section(d, RFI_SEC_LABELS);
+    d->checksums = section(d, RFI_SEC_CHECKSUMS);
     if ((d->h.flags & RFI_IMAGE_KEYS) && d->bytes >= d->h.image_bytes) {
         d->key_offsets = section(d, RFI_SEC_KEY_OFFSETS);
         d->keys = section(d, RFI_SEC_KEYS);
@@ -146,8 +147,14 @@ const char *rfi_dataset_file_name(const struct rfi_dataset *d, uint32_t f)
 
 int rfi_dataset_path(const struct rfi_dataset *d, uint32_t f, char *buf, size_t cap)
 {
-    const char *root = d->root->absolute;
-    int n = snprintf(buf, cap, "%s%s%s", root, root[0] && root[1] ? "/" : "", rfi_dataset_file_name(d, f));
+    return rfi_dataset_path_below(d, f, d->root->absolute, buf, cap);
+}
+
+int rfi_dataset_path_below(const struct rfi_dataset *d, uint32_t f, const char *root, char *buf, size_t cap)
+{
+    if (!*root)
+        return -EINVAL;
+    int n = snprintf(buf, cap, "%s%s%s", root, root[strlen(root) - 1] == '/' ? "" : "/", rfi_dataset_file_name(d, f));
     return n < 0 || (size_t)n >= cap ? -ENAMETOOLONG : 0;
 }
 
@@ -247,6 +254,21 @@ bool rfi_dataset_label(const struct rfi_dataset *d, uint64_t i, int64_t *ret)
     return true;
 }
 
+/* ---- checksums ---- */
+
+bool rfi_dataset_has_checksums(const struct rfi_dataset *d)
+{
+    return d->h.flags & RFI_IMAGE_CHECKSUMS;
+}
+
+bool rfi_dataset_checksum(const struct rfi_dataset *d, uint64_t i, uint32_t *ret)
+{
+    if (!d->checksums)
+        return false;
+    *ret = d->checksums[i];
+    return true;
+}
+
 /* ---- keys ---- */
 
 /* A few milliseconds per 100 MB, once; keys are not in the core, so most processes never pay it. */
@@ -342,7 +364,8 @@ void rfi_dataset_info(const struct rfi_dataset *d, rf_dataset_info *ret)
                              .unlabeled = h->unlabeled,
                              .index_bytes = h->image_bytes,
                              .n_fields = h->n_fields,
-                             .n_dims = h->n_dims};
+                             .n_dims = h->n_dims,
+                             .checksums = (h->flags & RFI_IMAGE_CHECKSUMS) != 0};
     memcpy(ret->format, h->format, sizeof ret->format);
     memcpy(ret->dtype, h->dtype, sizeof ret->dtype);
     memcpy(ret->shape, h->shape, sizeof ret->shape);

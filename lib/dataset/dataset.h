@@ -70,11 +70,24 @@ uint64_t rfi_dataset_file_bytes(const struct rfi_dataset *d, uint32_t f);
 /* The same path into `buf`, without keeping anything; -ENAMETOOLONG when it does not fit. */
 int rfi_dataset_path(const struct rfi_dataset *d, uint32_t f, char *buf, size_t cap);
 
+/* Where its copy lies below another folder (a mirror): the name it has relative to the dataset's own. */
+int rfi_dataset_path_below(const struct rfi_dataset *d, uint32_t f, const char *folder, char *buf, size_t cap);
+
 /* `i` < samples. Hot. -EBADMSG when the entry points outside its file (a damaged table). */
 int rfi_dataset_extent(const struct rfi_dataset *d, uint64_t i, struct rfi_extent *ret);
 
 /* True and *ret when sample i has a label. */
 bool rfi_dataset_label(const struct rfi_dataset *d, uint64_t i, int64_t *ret);
+
+/* Whether the index holds a CRC32C of every sample's extent, and sample i's. */
+bool rfi_dataset_has_checksums(const struct rfi_dataset *d);
+bool rfi_dataset_checksum(const struct rfi_dataset *d, uint64_t i, uint32_t *ret);
+
+/* A new handle on a copy of the image with a checksum for every sample: reads all of the dataset. -ENOTSUP:
+ * built without CRC32C. `progress`: see rf_dataset_add_checksums. */
+int rfi_dataset_with_checksums(const struct rfi_dataset *d,
+                               int (*progress)(void *ctx, uint64_t done, uint64_t samples), void *ctx,
+                               struct rfi_dataset **ret, struct rfi_error *err);
 
 /* Key of sample i (not NUL-terminated), or NULL. First use checks the keys' checksum. */
 const char *rfi_dataset_key(struct rfi_dataset *d, uint64_t i, size_t *ret_bytes);

@@ -29,6 +29,7 @@ struct rfi_dataset {
     const void *sample_layouts;
     const uint32_t *parts;
     const void *labels;
+    const uint32_t *checksums; /* NULL: not here */
     const uint64_t *key_offsets; /* NULL: keys are not here */
     const char *keys;
 

@@ -49,6 +49,9 @@ bool rfi_image_section_bytes(const struct rfi_image_header *h, enum rfi_section 
     case RFI_SEC_LABELS:
         each = h->label_width;
         break;
+    case RFI_SEC_CHECKSUMS:
+        each = h->flags & RFI_IMAGE_CHECKSUMS ? sizeof(uint32_t) : 0;
+        break;
     case RFI_SEC_KEY_OFFSETS:
         each = h->flags & RFI_IMAGE_KEYS ? 8 : 0;
         n += each ? 1 : 0;
@@ -66,7 +69,7 @@ static const char *check_words(const struct rfi_image_header *h)
         return "its names are not terminated";
     if (h->n_dims > RFI_MAX_DIMS)
         return "it has too many dimensions";
-    if (h->flags & ~(uint32_t)(RFI_IMAGE_FIXED | RFI_IMAGE_KEYS | RFI_IMAGE_FILE_KEYS))
+    if (h->flags & ~(uint32_t)(RFI_IMAGE_FIXED | RFI_IMAGE_KEYS | RFI_IMAGE_FILE_KEYS | RFI_IMAGE_CHECKSUMS))
         return "it has unknown flags";
     if (h->max_parts < 1 || h->max_parts > 64 || h->n_fields > RFI_MAX_FIELDS || h->n_layouts > RFI_MAX_LAYOUTS)
         return "its field tables are out of range";

@@ -7,6 +7,7 @@
  *     runs | entries    fixed-size records by extents, or 16 bytes a sample
  *     fields layouts sample_layouts parts
  *     labels
+ *     checksums         CRC32C of each sample's extent, 4 bytes a sample, where asked for
  *     ---- end of the core ----
  *     key_offsets keys
  *
@@ -26,7 +27,7 @@
 #define RFI_IMAGE_ENDIAN 0x01020304u
 
 enum {
-    RFI_IMAGE_VERSION = 1,
+    RFI_IMAGE_VERSION = 2, /* 2: has a place for checksums */
     RFI_IMAGE_ALIGN = 64,
     RFI_IMAGE_HEADER_BYTES = 4096,
     RFI_MAX_DIMS = 16,
@@ -55,6 +56,7 @@ enum rfi_section {
     RFI_SEC_SAMPLE_LAYOUTS,
     RFI_SEC_PARTS,
     RFI_SEC_LABELS,
+    RFI_SEC_CHECKSUMS,
     RFI_SEC_CORE_END, /* the sections from here on are not copied into the segment */
     RFI_SEC_KEY_OFFSETS = RFI_SEC_CORE_END,
     RFI_SEC_KEYS,
@@ -65,6 +67,7 @@ enum {
     RFI_IMAGE_FIXED = 1, /* runs instead of entries; every sample has record_bytes */
     RFI_IMAGE_KEYS = 2, /* key sections are there */
     RFI_IMAGE_FILE_KEYS = 4, /* the key of a sample is the name of its file; no key sections */
+    RFI_IMAGE_CHECKSUMS = 8, /* the checksums are there; the fingerprint does not depend on them */
 };
 
 struct rfi_image_section {

@@ -93,6 +93,17 @@ int rf_dataset_write_index(rf_dataset *d, const char *path)
     return rfi_dataset_write(d->d, path, &d->err);
 }
 
+int rf_dataset_add_checksums(rf_dataset *d, int (*progress)(void *ctx, uint64_t done, uint64_t samples), void *ctx)
+{
+    struct rfi_dataset *with;
+    int rc = rfi_dataset_with_checksums(d->d, progress, ctx, &with, &d->err);
+    if (rc < 0)
+        return rc;
+    rfi_dataset_close(d->d);
+    d->d = with;
+    return RF_OK;
+}
+
 /* ---- samples ---- */
 
 static int damaged(rf_dataset *d, uint64_t i)

@@ -41,6 +41,8 @@ void rfi_audit_destroy(struct rfi_audit *a)
     free(a->epochs);
     free(a->due);
     free(a->due_flags);
+    free(a->patched);
+    free(a->patched_flags);
     free(a);
 }
 
@@ -53,7 +55,7 @@ static void found_line(struct rfi_audit *a, enum rfi_finding_kind kind, const st
 static int note_epoch(struct rfi_audit *a, uint64_t epoch, struct rfi_error *err)
 {
     /* Bit 0 of a page with a key that no sample has. */
-    uint64_t *page = rfi_pages_get(&a->seen, (struct rfi_page_key){epoch, UINT64_MAX, 1});
+    uint64_t *page = rfi_pages_get(&a->seen, rfi_audit_epoch_key(epoch));
     if (!page)
         return no_memory(a, err);
     if (*page)
@@ -89,6 +91,68 @@ static bool batch_expected(const struct rfi_audit *a, const struct rfi_id_line *
            line->batch < rfi_order_len(a->o.order, line->rank);
 }
 
+static bool of_batch(const struct rfi_fault *f, uint64_t epoch, uint32_t rank, uint64_t batch)
+{
+    return f->epoch == epoch && f->rank == rank && f->batch == batch;
+}
+
+uint64_t rfi_audit_faults(const struct rfi_audit *a, uint64_t epoch, uint32_t rank, uint64_t batch,
+                          uint64_t *ret_skipped)
+{
+    uint64_t n = 0;
+    *ret_skipped = 0;
+    for (uint64_t i = 0; i < a->o.n_faults; i++)
+        if (of_batch(&a->o.faults[i], epoch, rank, batch)) {
+            n++;
+            *ret_skipped += a->o.faults[i].substitute == RFI_FAULT_SKIPPED;
+        }
+    return n;
+}
+
+/* Sets the bit of a sample that did not come and need not. */
+static int excuse(struct rfi_audit *a, uint64_t epoch, uint64_t index, struct rfi_error *err)
+{
+    uint64_t *page = rfi_pages_get(&a->seen, (struct rfi_page_key){epoch, index / RFI_PAGE_BITS, 0});
+    if (!page)
+        return no_memory(a, err);
+    page[index / 64 % RFI_PAGE_WORDS] |= (uint64_t)1 << index % 64;
+    a->counts.replaced++;
+    return 0;
+}
+
+/* The batch with its entries of the log applied; the samples that they took out are excused. */
+static int patch(struct rfi_audit *a, uint64_t epoch, uint32_t rank, uint64_t batch, struct rfi_error *err)
+{
+    uint64_t size = rfi_order_batch_samples(a->o.order), skipped, n_entries = 0;
+    uint64_t n = rfi_audit_faults(a, epoch, rank, batch, &skipped);
+    struct rfi_fault *entries = n ? malloc(n * sizeof *entries) : NULL;
+    int rc = 0;
+    a->is_patched = n != 0;
+    if (!n)
+        return 0;
+    if (!a->patched) {
+        a->patched = malloc(size * sizeof *a->patched);
+        a->patched_flags = malloc(size);
+    }
+    if (!entries || !a->patched || !a->patched_flags) {
+        free(entries);
+        return no_memory(a, err);
+    }
+    rfi_view_seek(a->view, epoch, rank);
+    n = rfi_view_batch(a->view, batch, a->patched, a->patched_flags);
+    for (uint64_t i = 0; i < a->o.n_faults && rc == 0; i++) {
+        const struct rfi_fault *f = &a->o.faults[i];
+        if (!of_batch(f, epoch, rank, batch))
+            continue;
+        entries[n_entries++] = *f;
+        if (f->slot < n && !(a->patched_flags[f->slot] & RF_FLAG_PADDING))
+            rc = excuse(a, epoch, a->patched[f->slot], err);
+    }
+    a->n_patched = rfi_faults_apply(a->patched, a->patched_flags, n, entries, n_entries, NULL);
+    free(entries);
+    return rc;
+}
+
 static int begin(struct rfi_audit *a, const struct rfi_id_line *line, struct rfi_error *err)
 {
     int rc = note_epoch(a, line->epoch, err);
@@ -108,13 +172,22 @@ static int begin(struct rfi_audit *a, const struct rfi_id_line *line, struct rfi
     a->again = *digest != 0;
     a->n_due = 0;
     a->counts.batches += !a->again;
-    return 0;
+    a->is_patched = false;
+    return a->expected && !a->again && a->o.n_faults ? patch(a, line->epoch, line->rank, line->batch, err) : 0;
 }
 
 /* The index and flag due at a slot of the open batch; false behind its end. */
 static bool due(struct rfi_audit *a, uint64_t slot, uint64_t *ret_index, char *ret_flag)
 {
     uint64_t size = rfi_order_batch_samples(a->o.order);
+    if (a->is_patched) {
+        if (slot >= a->n_patched)
+            return false;
+        uint8_t flags = a->patched_flags[slot];
+        *ret_index = a->patched[slot];
+        *ret_flag = flags & RF_FLAG_SUBSTITUTED ? 's' : flags & RF_FLAG_PADDING ? 'p' : '-';
+        return true;
+    }
     if (slot >= size)
         return false;
     if (slot < a->due_from || slot - a->due_from >= a->n_due || a->n_due == 0) {
@@ -130,15 +203,29 @@ static bool due(struct rfi_audit *a, uint64_t slot, uint64_t *ret_index, char *r
     return true;
 }
 
-static void compare(struct rfi_audit *a, const struct rfi_id_line *line)
+/* A substitute whose entry in the log is not known stands for the sample that was due. */
+static int compare(struct rfi_audit *a, const struct rfi_id_line *line, struct rfi_error *err)
 {
     struct rfi_finding f = {.kind = RFI_FOUND_WRONG, .line = *line};
     if (!due(a, line->slot, &f.expected, &f.expected_flag)) {
         f.kind = RFI_FOUND_UNEXPECTED;
         rfi_audit_found(a, &f);
-    } else if (line->flag != 's' && (line->index != f.expected || line->flag != f.expected_flag)) {
+    } else if (line->flag == 's' && !a->is_patched) {
+        return f.expected_flag == 'p' ? 0 : excuse(a, line->epoch, f.expected, err);
+    } else if (line->index != f.expected || line->flag != f.expected_flag) {
         rfi_audit_found(a, &f);
     }
+    return 0;
+}
+
+static int mark_substituted(struct rfi_audit *a, uint64_t epoch, struct rfi_error *err)
+{
+    uint64_t *page = rfi_pages_get(&a->seen, rfi_audit_epoch_key(epoch));
+    if (!page)
+        return no_memory(a, err);
+    page[1]++;
+    a->counts.substituted++;
+    return 0;
 }
 
 /* Marks a delivered sample. Fillers repeat samples and substitutes stand in for others: neither counts
@@ -148,7 +235,7 @@ static int mark(struct rfi_audit *a, const struct rfi_id_line *line, struct rfi_
     if (line->flag == 'p')
         a->counts.padding++;
     else if (line->flag == 's')
-        a->counts.substituted++;
+        return mark_substituted(a, line->epoch, err);
     if (line->flag != '-')
         return 0;
     uint64_t *page = rfi_pages_get(&a->seen, (struct rfi_page_key){line->epoch, line->index / RFI_PAGE_BITS, 0});
@@ -204,9 +291,8 @@ int rfi_audit_line(struct rfi_audit *a, const struct rfi_id_line *line, struct r
         found_line(a, RFI_FOUND_UNEXPECTED, line);
         return 0;
     }
-    if (a->expected)
-        compare(a, line);
-    return mark(a, line, err);
+    rc = a->expected ? compare(a, line, err) : 0;
+    return rc < 0 ? rc : mark(a, line, err);
 }
 
 int rfi_audit_break(struct rfi_audit *a, struct rfi_error *err)

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "order/faults.h"
 #include "order/id_line.h"
 #include "order/order.h"
 
@@ -38,6 +39,8 @@ struct rfi_audit_options {
     uint64_t samples; /* of the dataset */
     const struct rfi_order *order; /* NULL: not compared */
     uint32_t first_rank, ranks; /* with order: whose lines are expected */
+    const struct rfi_fault *faults; /* [n_faults] with order: samples that were left out or replaced; borrowed */
+    uint64_t n_faults;
     bool repeats_allowed; /* overlapping ranges: a sample may come more than once */
     uint64_t first_epoch, n_epochs; /* n_epochs 0: the epochs that come, or the first if none does */
     void (*found)(void *ctx, const struct rfi_finding *f);
@@ -46,6 +49,7 @@ struct rfi_audit_options {
 
 struct rfi_audit_counts {
     uint64_t lines, epochs, batches, samples, padding, substituted;
+    uint64_t replaced; /* samples that did not come because another stands in their place, or the log leaves them out */
     uint64_t redelivered; /* batches */
     uint64_t missing, doubled; /* samples */
     uint64_t found[RFI_N_FOUND];

@@ -30,8 +30,28 @@ static void add(struct stretch *s, uint64_t first, uint64_t last)
     s->finding.last = last;
 }
 
+static uint64_t count_missing(struct rfi_audit *a, uint64_t epoch)
+{
+    uint64_t missing = 0;
+    for (uint64_t from = 0; from < a->o.samples; from += RFI_PAGE_BITS) {
+        uint64_t n = rfi_min(RFI_PAGE_BITS, a->o.samples - from);
+        const uint64_t *page = rfi_pages_find(&a->seen, (struct rfi_page_key){epoch, from / RFI_PAGE_BITS, 0});
+        missing += n;
+        for (uint64_t w = 0; page && w < RFI_PAGE_WORDS; w++)
+            missing -= (uint64_t)__builtin_popcountll(page[w]);
+    }
+    return missing;
+}
+
 static void missing_samples(struct rfi_audit *a, uint64_t epoch)
 {
+    /* Without an order nobody knows which samples the substitutes stand for, but how many they are is known. */
+    const uint64_t *words = rfi_pages_find(&a->seen, rfi_audit_epoch_key(epoch));
+    uint64_t excused = words ? words[1] : 0, missing = excused ? count_missing(a, epoch) : 0;
+    if (excused && missing <= excused) {
+        a->counts.replaced += missing;
+        return;
+    }
     struct stretch s = {.audit = a, .finding = {.kind = RFI_FOUND_MISSING_SAMPLES, .line.epoch = epoch}};
     for (uint64_t from = 0; from < a->o.samples; from += RFI_PAGE_BITS) {
         uint64_t n = rfi_min(RFI_PAGE_BITS, a->o.samples - from);
@@ -50,6 +70,26 @@ static void missing_samples(struct rfi_audit *a, uint64_t epoch)
     end_stretch(&s);
 }
 
+/* A batch of which the log leaves nothing: it came without a line. Its samples are excused here. */
+static bool all_skipped(struct rfi_audit *a, uint64_t epoch, uint32_t rank, uint64_t batch)
+{
+    uint64_t skipped, size = rfi_order_batch_samples(a->o.order);
+    if (!a->o.n_faults || size > RFI_AUDIT_EXPECTED || !rfi_audit_faults(a, epoch, rank, batch, &skipped))
+        return false;
+    rfi_view_seek(a->view, epoch, rank);
+    uint64_t n = rfi_view_batch(a->view, batch, a->due, a->due_flags);
+    if (skipped < n)
+        return false;
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t *page = rfi_pages_get(&a->seen, (struct rfi_page_key){epoch, a->due[i] / RFI_PAGE_BITS, 0});
+        if (!page || a->due_flags[i] & RF_FLAG_PADDING)
+            continue;
+        page[a->due[i] / 64 % RFI_PAGE_WORDS] |= (uint64_t)1 << a->due[i] % 64;
+        a->counts.replaced++;
+    }
+    return true;
+}
+
 static void missing_batches(struct rfi_audit *a, uint64_t epoch, uint32_t rank)
 {
     struct stretch s = {.audit = a,
@@ -59,9 +99,9 @@ static void missing_batches(struct rfi_audit *a, uint64_t epoch, uint32_t rank)
         uint64_t n = rfi_min(RFI_PAGE_WORDS, len - from);
         const uint64_t *page = rfi_pages_find(&a->digests, (struct rfi_page_key){epoch, rank, from / RFI_PAGE_WORDS});
         for (uint64_t i = 0; i < n; i++) {
-            if (page && page[i])
+            if ((page && page[i]) || all_skipped(a, epoch, rank, from + i))
                 continue;
-            uint64_t last = page ? from + i : from + n - 1;
+            uint64_t last = page || a->o.n_faults ? from + i : from + n - 1;
             add(&s, from + i, last);
             i = last - from;
         }

@@ -24,6 +24,10 @@ struct rfi_audit {
     uint64_t *due; /* [RFI_AUDIT_EXPECTED] ids due from slot due_from on */
     uint8_t *due_flags;
     uint64_t due_from, n_due;
+    uint64_t *patched; /* [B] the open batch with the log applied; NULL until one has entries */
+    uint8_t *patched_flags;
+    uint64_t n_patched;
+    bool is_patched;
 };
 
 static inline void rfi_audit_found(struct rfi_audit *a, const struct rfi_finding *f)
@@ -32,5 +36,15 @@ static inline void rfi_audit_found(struct rfi_audit *a, const struct rfi_finding
     if (a->o.found)
         a->o.found(a->o.ctx, f);
 }
+
+/* Word 1 of the page that note_epoch keeps: substituted lines of the epoch. */
+static inline struct rfi_page_key rfi_audit_epoch_key(uint64_t epoch)
+{
+    return (struct rfi_page_key){epoch, UINT64_MAX, 1};
+}
+
+/* How many entries the log has for a batch. */
+uint64_t rfi_audit_faults(const struct rfi_audit *a, uint64_t epoch, uint32_t rank, uint64_t batch,
+                          uint64_t *ret_skipped);
 
 void rfi_audit_missing(struct rfi_audit *a);

@@ -127,7 +127,9 @@ struct rfi_slot_shared {
     uint32_t error_file;
     uint64_t error_offset, error_sample;
     uint64_t arena; /* number of the arena that data_offset counts in */
-    uint64_t pad1[3];
+    uint32_t skipped; /* samples left out of the batch by the error policy */
+    uint32_t pad2;
+    uint64_t pad1[2];
 };
 _Static_assert(sizeof(struct rfi_slot_shared) == 256, "slot");
 

@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "run/faults.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -61,6 +62,7 @@ int rfi_run_size(struct rfi_config_shared *c, uint64_t dataset_bytes, uint64_t m
             [RFI_R_MEMBERSHIP] = {1, membership_bytes},
             [RFI_R_ORIGIN] = {1, origin_bytes},
             [RFI_R_MOVES] = {1, sizeof(struct rfi_moves_shared) + c->moves_cap * sizeof(struct rfi_move)},
+            [RFI_R_FAULTS] = {1, rfi_faults_bytes(c)},
         }};
     int rc = rfi_segment_layout(ret->regions, RFI_N_REGIONS, regions, &ret->control_bytes, err);
     if (rc < 0)
@@ -80,19 +82,12 @@ int rfi_run_size(struct rfi_config_shared *c, uint64_t dataset_bytes, uint64_t m
 
 uint64_t rfi_run_signature(void)
 {
-    const uint64_t sizes[] = {sizeof(struct rfi_config_shared),
-                              sizeof(struct rfi_coordinator_shared),
-                              sizeof(struct rfi_worker_shared),
-                              sizeof(struct rfi_rank_shared),
-                              sizeof(struct rfi_inflight_shared),
-                              sizeof(struct rfi_ring_shared),
-                              sizeof(struct rfi_slot_shared),
-                              sizeof(struct rfi_generation),
-                              sizeof(struct rfi_trainer_shared),
-                              sizeof(struct rfi_bell_shared),
-                              sizeof(struct rfi_recorded),
-                              sizeof(struct rfi_moves_shared),
-                              RFI_N_REGIONS};
+    const uint64_t sizes[] = {
+        sizeof(struct rfi_config_shared), sizeof(struct rfi_coordinator_shared), sizeof(struct rfi_worker_shared),
+        sizeof(struct rfi_rank_shared),   sizeof(struct rfi_inflight_shared),    sizeof(struct rfi_ring_shared),
+        sizeof(struct rfi_slot_shared),   sizeof(struct rfi_generation),         sizeof(struct rfi_trainer_shared),
+        sizeof(struct rfi_bell_shared),   sizeof(struct rfi_recorded),           sizeof(struct rfi_moves_shared),
+        sizeof(struct rfi_fault),         sizeof(struct rfi_fault_part),         RFI_N_REGIONS};
     uint64_t h = 14695981039346656037u; /* FNV-1a over the words */
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         h = (h ^ sizes[i]) * 1099511628211u;
@@ -113,7 +108,8 @@ static int check_config(struct rfi_run_view *r, struct rfi_error *err)
               c.align >= 512 && !(c.align & (c.align - 1)) && c.arena_bytes && c.arena_bytes % c.align == 0 &&
               c.nodes <= RFI_BELL_BYTES / sizeof(struct rfi_bell_shared) && c.nodes && c.queues &&
               c.spares <= RFI_MAX_WORKERS && c.queues == c.workers + c.spares && c.queue_depth &&
-              c.queue_depth <= 4096 && c.n_fields < 65536 && c.batch && c.fixed_bytes <= UINT64_MAX / 4;
+              c.queue_depth <= 4096 && c.n_fields < 65536 && c.batch && c.fixed_bytes <= UINT64_MAX / 4 &&
+              c.faults_loaded <= RFI_FAULTS_LOADED_MAX;
     ok = ok && rfi_run_size(&c, r->segment.regions[RFI_R_DATASET].bytes, r->segment.regions[RFI_R_MEMBERSHIP].bytes,
                             r->segment.regions[RFI_R_ORIGIN].bytes, &size, err) == 0;
     for (uint32_t i = 0; ok && i < RFI_N_REGIONS; i++)
@@ -184,6 +180,7 @@ static int open_view(struct rfi_segment *s, bool owner, const struct rfi_config_
     ret->dataset_bytes = s->regions[RFI_R_DATASET].bytes;
     ret->membership = region(ret, RFI_R_MEMBERSHIP);
     ret->moves = region(ret, RFI_R_MOVES);
+    ret->faults = region(ret, RFI_R_FAULTS);
     return open_rings(ret, err);
 }
 

@@ -30,6 +30,7 @@ struct rfi_run_view {
     uint64_t dataset_bytes;
     void *membership;
     struct rfi_moves_shared *moves;
+    void *faults; /* error log; run/faults.h */
 };
 
 /* What a run needs in memory: pure arithmetic on a filled config. */

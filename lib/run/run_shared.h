@@ -26,6 +26,7 @@ enum rfi_region_id {
     RFI_R_MEMBERSHIP,
     RFI_R_ORIGIN,
     RFI_R_MOVES,
+    RFI_R_FAULTS,
     RFI_N_REGIONS
 };
 
@@ -58,6 +59,10 @@ struct rfi_config_shared {
     uint32_t strategy, base, shuffle, tail, hash_key;
     uint64_t seed, block_samples, window_blocks, hash_partitions, hash_seed;
     uint64_t started_ns;
+    uint32_t on_error; /* rf_on_error */
+    uint32_t hedge_ms, mirrors; /* 0: none */
+    uint32_t verify; /* checksums are compared on every read */
+    uint64_t faults_loaded; /* entries that the parent's part of the error log holds */
     char fingerprint[40];
     char engine_name[16];
 };
@@ -132,7 +137,8 @@ struct rfi_worker_shared {
     _Atomic uint32_t jobs; /* batches claimed and not published */
     uint32_t pad2;
     _Atomic uint64_t completed_ns; /* when a read of this incarnation ended last; 0: none has */
-    uint64_t pad3[4];
+    _Atomic uint64_t hedges, hedges_won; /* late reads asked for again; those whose second one came first */
+    uint64_t pad3[2];
 };
 _Static_assert(sizeof(struct rfi_worker_shared) == 256, "worker record");
 

@@ -39,6 +39,18 @@ int rfi_content_batch(struct rfi_content *c, const struct rfi_generation *g, uin
     return 0;
 }
 
+uint64_t rfi_content_at(struct rfi_content *c, uint64_t epoch, uint64_t batch, uint64_t moves)
+{
+    if (rfi_view_seek_moved(c->view, epoch, c->rank, moves, &c->err) < 0)
+        return 0;
+    return rfi_view_batch(c->view, batch, c->ids, c->flags);
+}
+
+uint64_t rfi_content_after(const struct rfi_content *c, uint64_t batch)
+{
+    return batch + 1 < rfi_view_len(c->view) ? batch + 1 : 0;
+}
+
 int rfi_content_footprint(void *ctx, const struct rfi_generation *g, uint64_t ticket, uint64_t *ret)
 {
     struct rfi_content *c = ctx;

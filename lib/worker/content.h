@@ -38,3 +38,11 @@ struct rfi_content_batch {
 };
 int rfi_content_batch(struct rfi_content *c, const struct rfi_generation *g, uint64_t ticket,
                       struct rfi_content_batch *ret);
+
+/* The same of any batch of the rank's epoch, with the first `moves` entries of the log; returns the count, 0 where
+ * there is no such batch. */
+uint64_t rfi_content_at(struct rfi_content *c, uint64_t epoch, uint64_t batch, uint64_t moves);
+
+/* The batch of the rank's epoch that follows `batch`, which rfi_content_at looked at last; the first follows the
+ * last. */
+uint64_t rfi_content_after(const struct rfi_content *c, uint64_t batch);

@@ -14,14 +14,22 @@
 
 enum { NONE = UINT32_MAX, MOST = 8192 };
 
-int rfi_files_init(struct rfi_files *f, const struct rfi_dataset *d, bool direct, uint64_t align)
+int rfi_files_init(struct rfi_files *f, const struct rfi_dataset *d, bool direct, uint64_t align,
+                   const char *const *mirrors, uint32_t n_mirrors)
 {
     struct rlimit lim = {.rlim_cur = 1024};
     getrlimit(RLIMIT_NOFILE, &lim);
     uint64_t room = lim.rlim_cur > 128 ? lim.rlim_cur - 64 : 32;
-    *f = (struct rfi_files){
-        .dataset = d, .align = align, .direct = direct, .newest = NONE, .oldest = NONE, .spare = NONE};
-    f->cap = (uint32_t)rfi_max(1, rfi_min(rfi_min(room, MOST), rfi_dataset_n_files(d)));
+    *f = (struct rfi_files){.dataset = d,
+                            .align = align,
+                            .direct = direct,
+                            .newest = NONE,
+                            .oldest = NONE,
+                            .spare = NONE,
+                            .mirrors = mirrors,
+                            .n_mirrors = n_mirrors,
+                            .whole = true};
+    f->cap = (uint32_t)rfi_max(1, rfi_min(rfi_min(room, MOST), rfi_dataset_n_files(d) * (1 + (uint64_t)n_mirrors)));
     f->buckets = f->cap;
     f->slots = calloc(f->cap, sizeof *f->slots);
     f->heads = malloc(f->buckets * sizeof *f->heads);
@@ -57,19 +65,24 @@ static void push_newest(struct rfi_files *f, uint32_t i)
     f->newest = i;
 }
 
+static uint32_t bucket(const struct rfi_files *f, uint32_t file, uint32_t copy)
+{
+    return (uint32_t)((file * (1 + (uint64_t)f->n_mirrors) + copy) % f->buckets);
+}
+
 static void unhash(struct rfi_files *f, uint32_t i)
 {
-    uint32_t *at = &f->heads[f->slots[i].file % f->buckets];
+    uint32_t *at = &f->heads[bucket(f, f->slots[i].file, f->slots[i].copy)];
     while (*at != NONE && *at != i)
         at = &f->slots[*at].next;
     if (*at == i)
         *at = f->slots[i].next;
 }
 
-static uint32_t find(const struct rfi_files *f, uint32_t file)
+static uint32_t find(const struct rfi_files *f, uint32_t file, uint32_t copy)
 {
-    uint32_t i = f->heads[file % f->buckets];
-    while (i != NONE && f->slots[i].file != file)
+    uint32_t i = f->heads[bucket(f, file, copy)];
+    while (i != NONE && (f->slots[i].file != file || f->slots[i].copy != copy))
         i = f->slots[i].next;
     return i;
 }
@@ -94,11 +107,18 @@ static uint32_t take_slot(struct rfi_files *f)
     return NONE;
 }
 
-static int open_file(const struct rfi_files *f, uint32_t file, int *ret_fd, bool *ret_direct)
+static int path_of(const struct rfi_files *f, uint32_t file, uint32_t copy, char *path, size_t cap)
+{
+    if (copy == 0)
+        return rfi_dataset_path(f->dataset, file, path, cap);
+    return rfi_dataset_path_below(f->dataset, file, f->mirrors[copy - 1], path, cap);
+}
+
+static int open_file(const struct rfi_files *f, uint32_t file, uint32_t copy, int *ret_fd, bool *ret_direct)
 {
     char path[PATH_MAX]; /* not kept: a worker that walks over a million files stays small */
     struct stat st;
-    int rc = rfi_dataset_path(f->dataset, file, path, sizeof path);
+    int rc = path_of(f, file, copy, path, sizeof path);
     if (rc < 0)
         return -rc;
     /* O_NONBLOCK: a FIFO in a file's place must not hold us; on regular files it means nothing. */
@@ -114,7 +134,8 @@ static int open_file(const struct rfi_files *f, uint32_t file, int *ret_fd, bool
         fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_DIRECT);
         *ret_direct = false;
     }
-    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size < rfi_dataset_file_bytes(f->dataset, file)) {
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+        (f->whole && (uint64_t)st.st_size < rfi_dataset_file_bytes(f->dataset, file))) {
         close(fd);
         return ESTALE;
     }
@@ -122,19 +143,19 @@ static int open_file(const struct rfi_files *f, uint32_t file, int *ret_fd, bool
     return 0;
 }
 
-struct rfi_open_file *rfi_files_get(struct rfi_files *f, uint32_t file, int *ret_errno)
+struct rfi_open_file *rfi_files_get(struct rfi_files *f, uint32_t file, uint32_t copy, int *ret_errno)
 {
-    uint32_t i = find(f, file);
+    uint32_t i = find(f, file, copy);
     if (i == NONE) {
         int fd = -1;
         bool direct = false;
-        *ret_errno = open_file(f, file, &fd, &direct);
+        *ret_errno = open_file(f, file, copy, &fd, &direct);
         if ((*ret_errno == EMFILE || *ret_errno == ENFILE) &&
             f->used) { /* fewer than the limit promised: live with these */
             f->cap = f->used;
             f->spare = take_slot(f); /* closes the oldest that nobody reads */
             if (f->spare != NONE)
-                *ret_errno = open_file(f, file, &fd, &direct);
+                *ret_errno = open_file(f, file, copy, &fd, &direct);
         }
         if (*ret_errno)
             return NULL;
@@ -145,8 +166,8 @@ struct rfi_open_file *rfi_files_get(struct rfi_files *f, uint32_t file, int *ret
             return NULL;
         }
         struct rfi_open_file *o = &f->slots[i];
-        uint32_t *head = &f->heads[file % f->buckets];
-        *o = (struct rfi_open_file){.file = file, .fd = fd, .direct = direct, .next = *head};
+        uint32_t *head = &f->heads[bucket(f, file, copy)];
+        *o = (struct rfi_open_file){.file = file, .copy = copy, .fd = fd, .direct = direct, .next = *head};
         *head = i;
     } else {
         unlink_lru(f, i);

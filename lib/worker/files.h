@@ -1,4 +1,5 @@
-/* Open files of a worker: an LRU of descriptors, O_DIRECT where wanted and possible. */
+/* Open files of a worker: an LRU of descriptors, O_DIRECT where wanted and possible. Copy 0 of a file is the
+ * dataset's own, copy 1 + m the one below the m-th mirror's folder. */
 #pragma once
 
 #include "dataset/dataset.h"
@@ -7,7 +8,7 @@
 #include <stdint.h>
 
 struct rfi_open_file {
-    uint32_t file;
+    uint32_t file, copy;
     int fd;
     bool direct;
     uint32_t users; /* reads in flight and jobs; not evicted while > 0 */
@@ -19,6 +20,9 @@ struct rfi_files {
     const struct rfi_dataset *dataset;
     uint64_t align; /* A: a file that needs more is read buffered */
     bool direct;
+    bool whole; /* a file shorter than the index says is not opened at all */
+    const char *const *mirrors;
+    uint32_t n_mirrors;
     uint32_t cap, used, buckets;
     struct rfi_open_file *slots;
     uint32_t *heads;
@@ -26,12 +30,14 @@ struct rfi_files {
     uint32_t spare; /* an emptied slot, or none */
 };
 
-int rfi_files_init(struct rfi_files *f, const struct rfi_dataset *d, bool direct, uint64_t align);
+/* `mirrors` is borrowed. */
+int rfi_files_init(struct rfi_files *f, const struct rfi_dataset *d, bool direct, uint64_t align,
+                   const char *const *mirrors, uint32_t n_mirrors);
 void rfi_files_fini(struct rfi_files *f);
 
 /* Opens (or finds) a file and counts a user. NULL and *ret_errno: the open failed, or -ESTALE as positive
  * errno when the file no longer has its size. */
-struct rfi_open_file *rfi_files_get(struct rfi_files *f, uint32_t file, int *ret_errno);
+struct rfi_open_file *rfi_files_get(struct rfi_files *f, uint32_t file, uint32_t copy, int *ret_errno);
 void rfi_files_put(struct rfi_files *f, struct rfi_open_file *o);
 
 /* Reopens without O_DIRECT after the file system refused a direct read. 0 or positive errno. */

@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "worker/publish.h"
+#include "worker/repair.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -29,7 +30,8 @@ int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint
         return -ENOMEM;
     for (uint32_t i = 0; i < c->queue_depth; i++)
         j->flights[i].next_free = i + 1 < c->queue_depth ? i + 1 : NONE;
-    int rc = rfi_files_init(&j->files, setup->dataset, c->direct, c->align);
+    int rc = rfi_files_init(&j->files, setup->dataset, c->direct, c->align, setup->mirrors, c->mirrors);
+    j->files.whole = c->on_error == RF_ON_ERROR_RAISE && !c->mirrors;
     for (uint32_t i = 0; rc == 0 && i < c->ranks; i++)
         rc = rfi_content_init(&j->contents[i], setup->dataset, setup->order, c->first_rank + i, &run->ranks[i].lens,
                               c->align, c->depth);
@@ -87,7 +89,10 @@ int rfi_jobs_claim(struct rfi_jobs *j, uint32_t ring)
         return 1;
     }
     struct rfi_batch_plan kept = job->plan;
-    *job = (struct rfi_job){.used = true, .ring = ring, .claim = claim, .claimed_ns = now, .plan = kept};
+    struct rfi_repair repair = job->repair;
+    rfi_repair_reset(&repair);
+    *job =
+        (struct rfi_job){.used = true, .ring = ring, .claim = claim, .claimed_ns = now, .plan = kept, .repair = repair};
     j->used++;
     atomic_store_explicit(&j->record->jobs, j->used, memory_order_relaxed);
     plan_job(j, job);
@@ -96,9 +101,31 @@ int rfi_jobs_claim(struct rfi_jobs *j, uint32_t ring)
     return 1;
 }
 
+/* What is to be read next: the plan's runs, then what the repair asks for. */
+static const struct rfi_run *due_run(const struct rfi_job *job)
+{
+    if (job->run < job->plan.n_runs)
+        return &job->plan.runs[job->run];
+    return job->repair.issuing ? &job->repair.run : NULL;
+}
+
+static void next_run(struct rfi_job *job)
+{
+    job->issued = 0;
+    if (job->run < job->plan.n_runs)
+        job->run++;
+    else
+        job->repair.issuing = false;
+}
+
 static bool all_issued(const struct rfi_job *job)
 {
-    return job->error || job->run >= job->plan.n_runs;
+    return job->error || !due_run(job);
+}
+
+unsigned char *rfi_job_region(const struct rfi_jobs *j, const struct rfi_job *job)
+{
+    return rfi_run_arena(j->run, rfi_arena_number(&job->claim.generation)) + job->claim.data_offset;
 }
 
 bool rfi_jobs_unissued(const struct rfi_jobs *j)
@@ -109,7 +136,7 @@ bool rfi_jobs_unissued(const struct rfi_jobs *j)
     return false;
 }
 
-static void fail_job(struct rfi_job *job, int error, uint32_t file, uint64_t offset)
+void rfi_job_fail(struct rfi_job *job, int error, uint32_t file, uint64_t offset)
 {
     if (job->error)
         return;
@@ -122,6 +149,8 @@ static void finish_if_done(struct rfi_jobs *j, struct rfi_job *job)
 {
     if (job->in_flight || !all_issued(job))
         return;
+    if (!job->error && rfi_repair_step(j, job))
+        return; /* the next round issues it */
     rfi_ring_writers_end(&j->run->rings[job->ring], job->claim.slot, j->queue);
     rfi_publish_job(j, job);
     end_job(j, job);
@@ -133,7 +162,7 @@ static void shape_flight(struct rfi_jobs *j, struct rfi_job *job, const struct r
                          uint32_t tag)
 {
     const uint64_t a = j->run->config.align;
-    unsigned char *region = rfi_run_arena(j->run, rfi_arena_number(&job->claim.generation)) + job->claim.data_offset;
+    unsigned char *region = rfi_job_region(j, job);
     uint64_t from = run->offset + job->issued, end = run->offset + run->bytes;
     f->job = job;
     f->need_from = from;
@@ -182,18 +211,22 @@ static void queue_flight(struct rfi_jobs *j, uint32_t tag)
 /* Issues one piece of the job. False: nothing was issued (an error, or no descriptor free right now). */
 static bool issue_piece(struct rfi_jobs *j, struct rfi_job *job)
 {
-    const struct rfi_run *run = &job->plan.runs[job->run];
+    const struct rfi_run *run = due_run(job);
     int error;
     if (run->bytes == 0) {
-        job->run++;
+        next_run(job);
         return true;
     }
-    struct rfi_open_file *file = rfi_files_get(&j->files, run->file, &error);
+    struct rfi_open_file *file =
+        rfi_files_get(&j->files, run->file, job->repair.reading ? job->repair.copy : 0, &error);
     if (!file) {
         if (error == EMFILE && j->in_flight)
             return false; /* comes again when a completion frees a descriptor */
-        fail_job(job, error, run->file, run->offset + job->issued);
-        return false;
+        uint64_t from = run->offset + job->issued;
+        if (!rfi_repair_failed_read(j, job, run->file, from, run->offset + run->bytes, error, from))
+            return false;
+        next_run(job);
+        return true;
     }
     uint32_t tag = j->free_flight;
     struct rfi_flight *f = &j->flights[tag];
@@ -201,10 +234,8 @@ static bool issue_piece(struct rfi_jobs *j, struct rfi_job *job)
     f->file = file;
     shape_flight(j, job, run, f, tag);
     job->issued = f->need_to - run->offset;
-    if (job->issued == run->bytes) {
-        job->run++;
-        job->issued = 0;
-    }
+    if (job->issued == run->bytes)
+        next_run(job);
     job->in_flight++;
     j->in_flight++;
     queue_flight(j, tag);
@@ -278,7 +309,7 @@ static void complete(struct rfi_jobs *j, const struct rfi_completion *c)
     if (c->result == -EINVAL && retry_buffered(j, c->tag))
         return;
     if (c->result < 0) {
-        fail_job(job, -c->result, f->file->file, f->need_from);
+        rfi_repair_failed_read(j, job, f->file->file, f->need_from, f->need_to, -c->result, f->need_from);
     } else {
         uint64_t to = f->offset + (uint64_t)c->result, a = j->run->config.align;
         copy_staged(f, rfi_min(to, f->need_to));
@@ -289,7 +320,8 @@ static void complete(struct rfi_jobs *j, const struct rfi_completion *c)
             return;
         }
         if (to < f->need_to && !job->error) /* the file ends before the table says so */
-            fail_job(job, ENODATA, f->file->file, to);
+            rfi_repair_failed_read(j, job, f->file->file, rfi_max(f->need_from, rfi_min(to, f->need_to)), f->need_to,
+                                   ENODATA, to);
     }
     land(j, c->tag);
     finish_if_done(j, job);
@@ -311,7 +343,7 @@ void rfi_jobs_stop(struct rfi_jobs *j)
 {
     for (uint32_t i = 0; i < j->n_jobs; i++)
         if (j->jobs[i].used)
-            fail_job(&j->jobs[i], ECANCELED, 0, 0); /* no further reads */
+            rfi_job_fail(&j->jobs[i], ECANCELED, 0, 0); /* no further reads */
     for (uint64_t until = rfi_now_ns() + 5000000000u; j->in_flight && rfi_now_ns() < until;)
         if (rfi_jobs_reap(j, 1000000) < 0)
             break;

@@ -2,11 +2,40 @@
  * issued piece by piece as the queue has room, so that a slow file does not stall the fast ones. */
 #pragma once
 
+#include "order/faults.h"
 #include "worker/content.h"
 #include "worker/files.h"
 #include "worker/worker.h"
 
 #include <stdbool.h>
+
+/* How a sample of the batch stands. A read that failed and held others too leaves it SHARED: its own bytes may
+ * be good. DECIDED: by the error log, before this claim. */
+enum rfi_suspicion { RFI_SOUND, RFI_SHARED, RFI_SPOILT, RFI_DECIDED };
+
+struct rfi_suspect {
+    uint64_t offset; /* of the first failure, in the file */
+    int32_t error; /* positive errno */
+    uint32_t state; /* enum rfi_suspicion */
+};
+
+/* The batch's suspects, one at a time; see repair.h. */
+struct rfi_repair {
+    struct rfi_suspect *suspects; /* [cap] by slot; NULL until the first one */
+    uint32_t cap;
+    bool any; /* some suspect is not SOUND */
+    bool begun; /* checksums and the log were looked at */
+    bool reading, issuing; /* a read is under way; some of it is still to be issued */
+    uint32_t slot; /* whose turn it is */
+    uint64_t id; /* what is being read for it: itself or a substitute */
+    struct rfi_run run;
+    uint32_t copy, attempt; /* where it is read from; how many copies were tried */
+    int error; /* of this read */
+    /* Search for a substitute: where it stands in the rank's epoch, and how far it went. */
+    uint64_t at_batch, at_slot, looked, tried;
+    struct rfi_fault *decisions; /* [n_decisions] */
+    uint32_t n_decisions, decisions_cap;
+};
 
 struct rfi_job {
     bool used;
@@ -26,6 +55,10 @@ struct rfi_job {
     int error;
     uint32_t error_file;
     uint64_t error_offset;
+    bool error_sample_known;
+    uint64_t error_sample;
+    uint32_t skipped; /* samples left out of the batch */
+    struct rfi_repair repair;
 };
 
 /* One read in flight; the index is its entry in the shared table and its staging place. */
@@ -56,6 +89,7 @@ struct rfi_jobs {
     uint32_t free_flight; /* chain */
     uint32_t in_flight;
     uint64_t queued_bytes; /* asked for since the last submission */
+    uint8_t *reported; /* [files * copies]: what was said of a copy; NULL until something is */
 };
 
 int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint32_t worker);
@@ -68,6 +102,12 @@ bool rfi_jobs_unissued(const struct rfi_jobs *j);
 
 /* Queues reads while there is room; publishes jobs that need none. */
 void rfi_jobs_issue(struct rfi_jobs *j);
+
+/* Marks the job as failed; the first failure counts. */
+void rfi_job_fail(struct rfi_job *job, int error, uint32_t file, uint64_t offset);
+
+/* Where the batch lies. */
+unsigned char *rfi_job_region(const struct rfi_jobs *j, const struct rfi_job *job);
 
 /* Takes completions, waiting at most wait_ns for the first; returns how many. */
 int rfi_jobs_reap(struct rfi_jobs *j, uint64_t wait_ns);

@@ -35,15 +35,12 @@ static void describe_labels(struct rfi_jobs *j, const struct rfi_arrays *a, uint
             a->labels[i] = INT64_MIN;
 }
 
-void rfi_publish_describe(struct rfi_jobs *j, struct rfi_job *job, uint64_t epoch, uint64_t batch,
-                          const struct rfi_content *content)
+void rfi_publish_settle(struct rfi_jobs *j, struct rfi_job *job)
 {
     struct rfi_slot_shared *slot = &j->run->rings[job->ring].slots[job->claim.slot];
     struct rfi_arrays a;
     uint32_t n = job->n_samples;
     rfi_run_arrays(j->run, job->ring, job->claim.slot, &a);
-    memcpy(a.ids, content->ids, n * sizeof *a.ids);
-    memcpy(a.flags, content->flags, n);
     job->payload_bytes = 0;
     if (!job->error) {
         memcpy(a.offsets, job->plan.offsets, n * sizeof *a.offsets);
@@ -53,14 +50,27 @@ void rfi_publish_describe(struct rfi_jobs *j, struct rfi_job *job, uint64_t epoc
     }
     if (a.labels)
         describe_labels(j, &a, n);
+    slot->n_samples = n;
+    slot->skipped = job->skipped;
+    slot->payload_bytes = job->payload_bytes;
+}
+
+void rfi_publish_describe(struct rfi_jobs *j, struct rfi_job *job, uint64_t epoch, uint64_t batch,
+                          const struct rfi_content *content)
+{
+    struct rfi_slot_shared *slot = &j->run->rings[job->ring].slots[job->claim.slot];
+    struct rfi_arrays a;
+    uint32_t n = job->n_samples;
+    rfi_run_arrays(j->run, job->ring, job->claim.slot, &a);
+    memcpy(a.ids, content->ids, n * sizeof *a.ids);
+    memcpy(a.flags, content->flags, n);
+    rfi_publish_settle(j, job);
     slot->epoch = epoch;
     slot->batch = batch;
     slot->data_offset = job->claim.data_offset;
     slot->footprint = job->claim.footprint;
     slot->arena = rfi_arena_number(&job->claim.generation);
-    slot->n_samples = n;
     slot->last = job->last;
-    slot->payload_bytes = job->payload_bytes;
     slot->claimed_ns = job->claimed_ns;
     slot->worker = j->worker;
     slot->remote = j->setup->ring_node[job->ring] != j->setup->worker_node;
@@ -96,7 +106,7 @@ void rfi_publish_job(struct rfi_jobs *j, struct rfi_job *job)
         slot->error = job->error;
         slot->error_file = job->error_file;
         slot->error_offset = job->error_offset;
-        slot->error_sample = failed_sample(j, job);
+        slot->error_sample = job->error_sample_known ? job->error_sample : failed_sample(j, job);
         add(&j->record->errors, 1);
         rfi_ring_publish_error(r, j->worker, &job->claim, 0);
         return;

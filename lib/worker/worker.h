@@ -23,6 +23,7 @@ struct rfi_worker_setup {
     uint32_t ring_nodes_known; /* 0: a single node */
     const uint32_t *ring_node; /* [ranks] node index of the ring's arena */
     uint32_t worker_node; /* node index of this worker */
+    const char *const *mirrors; /* [config.mirrors] folders with copies of the files */
 };
 
 /* Runs until told to stop (returns 0) or until something is wrong with the process itself (returns 1).

@@ -359,3 +359,37 @@ def test_wrong_use(ringfeed, run_name, make, tmp_path):
     ringfeed.fails("checkpoint", run_name, says=run_name)
     ringfeed.fails("checkpoint", status=2, says="one NAME")
     ringfeed.fails("order", made.path, *made.args, "--resume", made.path, says="checksum")
+
+
+@pytest.mark.parametrize("policy", ["skip", "replace"])
+def test_decisions_about_unreadable_samples_are_kept(ringfeed, run_name, make, tmp_path, policy):
+    """What was left out or replaced before a kill stays so after it, also when the file is whole again, and `order`
+    knows it from the checkpoint."""
+    made = make.files(n=80, sizes=(100, 900))
+    order = ("--batch", 4, "--shuffle", "full", "--seed", 2, "--epochs", 2, *made.args)
+    lives = Lives(ringfeed, made, run_name, tmp_path, order, 1)
+    serve = lives.serve("--on-error", policy)
+    plain = lives.wanted()
+    lost = {int(line.split()[4]) for line in plain[40:80:9]}  # of batches behind the ring
+    whole = {i: (made.path / f"{i:05d}.dat").read_bytes() for i in lost}
+    for i in lost:
+        os.truncate(made.path / f"{i:05d}.dat", 10)
+    done = ringfeed("attach", run_name, "--rank", 0, "--ids", lives.ids[0], "--limit", 22, "--json")
+    assert done.returncode == 0, done.stderr
+    kill(serve)
+    saved = tmp_path / "saved.json"
+    ringfeed.ok("checkpoint", run_name, "-o", saved)
+    for i, data in whole.items():
+        (made.path / f"{i:05d}.dat").write_bytes(data)
+    serve = lives.serve("--on-error", policy, "--resume", "auto")
+    Trainer(ringfeed, run_name, 0, ids=lives.ids[0]).ok()
+    assert serve.wait() == 0
+    lines = lives.lines()
+    promised = ringfeed.ok("order", made.path, *order, "--world-size", 1, "--log", saved).splitlines()
+    assert lines == promised and lines != plain
+    faults = json.loads(saved.read_text())["stages"][0]["faults"]
+    assert {f["sample"] for f in faults if f["epoch"] == 0} == lost
+    first = [line for line in lines if line.startswith("0 ")]
+    assert lost.isdisjoint(int(line.split()[4]) for line in first)
+    assert sum(line.endswith(" s") for line in first) == (len(lost) if policy == "replace" else 0)
+    assert len(first) == 80 - (len(lost) if policy == "skip" else 0)

@@ -78,7 +78,7 @@ static int write_ids(struct attached *a, const rf_batch *b, uint64_t rank)
             n = (size_t)(rfi_put_u64(a->lines + n, numbers[k]) - a->lines);
             a->lines[n++] = ' ';
         }
-        a->lines[n++] = b->flags[i] & RF_FLAG_PADDING ? 'p' : b->flags[i] & RF_FLAG_SUBSTITUTED ? 's' : '-';
+        a->lines[n++] = b->flags[i] & RF_FLAG_SUBSTITUTED ? 's' : b->flags[i] & RF_FLAG_PADDING ? 'p' : '-';
         a->lines[n++] = '\n';
     }
     for (size_t at = 0; at < n;) {

@@ -27,6 +27,7 @@ static inline void emit_dataset_facts(struct cli_emit *e, rf_dataset *d, const r
     for (uint32_t f = 0; f < info->n_fields; f++)
         cli_emit_str(e, NULL, rf_dataset_field_name(d, f));
     cli_emit_close(e);
+    cli_emit_bool(e, "checksums", info->checksums != 0);
     cli_emit_str(e, "fingerprint", info->fingerprint);
     cli_emit_bytes(e, "index_bytes", info->index_bytes);
 }

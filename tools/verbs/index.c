@@ -3,6 +3,7 @@
 #include "dataset_facts.h"
 
 #include "base/clock.h"
+#include "base/crc32c.h"
 #include "dataset/index_file.h"
 
 #include <sys/stat.h>
@@ -15,9 +16,27 @@ static bool holds_something_else(const char *path)
     return stat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0 && !rfi_is_index_file(path);
 }
 
+static int on_progress(void *ctx, uint64_t done, uint64_t samples)
+{
+    (void)samples;
+    cli_progress_at(ctx, done, "samples");
+    return 0;
+}
+
+static int add_checksums(rf_dataset *d)
+{
+    struct cli_progress progress;
+    rf_dataset_info info;
+    rf_dataset_get_info(d, &info);
+    cli_progress_begin(&progress, "checksums", info.samples);
+    int rc = rf_dataset_add_checksums(d, on_progress, &progress);
+    cli_progress_end(&progress);
+    return rc;
+}
+
 int verb_index(int argc, char **argv)
 {
-    bool json = false;
+    bool json = false, checksum = false;
     const char *output = NULL;
     struct cli_list paths;
     struct cli_dataset_args a;
@@ -25,6 +44,8 @@ int verb_index(int argc, char **argv)
     rf_dataset_info info;
     const struct cli_option own[] = {
         {"o", CLI_STRING, &output, .metavar = "FILE.rfi", .help = "where to write the index (required)"},
+        {"checksum", CLI_FLAG, &checksum,
+         .help = "read every sample and store its CRC32C: a server then finds flipped or misdirected bytes"},
         {"json", CLI_FLAG, &json, .help = "one JSON object"},
         {0},
     };
@@ -39,11 +60,16 @@ int verb_index(int argc, char **argv)
                     output);
         return CLI_FAILED;
     }
+    if (checksum && !rfi_crc32c_available()) {
+        cli_message(
+            "--checksum: this ringfeed was built without CRC32C. Build it with ISA-L (meson -Dchecksum=enabled)");
+        return CLI_FAILED;
+    }
     uint64_t started = rfi_now_ns();
     rf_dataset *d = cli_open_dataset(&a, &paths, &rc);
     if (!d)
         return rc;
-    if (rf_dataset_write_index(d, output) < 0) {
+    if ((checksum && add_checksums(d) < 0) || rf_dataset_write_index(d, output) < 0) {
         rc = cli_fail(rf_dataset_error(d));
         rf_dataset_close(d);
         return rc;

@@ -3,6 +3,7 @@
 #include "order_open.h"
 
 #include "checkpoint/find.h"
+#include "order/faults.h"
 #include "order/id_line.h"
 #include "order/past.h"
 
@@ -28,6 +29,7 @@ struct order_args {
 struct walk {
     const struct cli_order_args *args;
     const struct rfi_stage_state *from; /* --resume: where each rank begins; else NULL */
+    const struct rfi_stage_state *logs; /* --resume, --log: samples left out or replaced; else NULL */
     uint64_t start_epoch;
     const struct rfi_order *order;
     struct rfi_view *view;
@@ -72,7 +74,7 @@ static size_t put_head(char *at, const struct printer *p, uint64_t epoch, uint32
 static void put_line(struct printer *p, const char *head, size_t head_bytes, uint64_t slot, uint64_t index,
                      uint8_t flags)
 {
-    char flag = flags & RF_FLAG_PADDING ? 'p' : '-';
+    char flag = flags & RF_FLAG_SUBSTITUTED ? 's' : flags & RF_FLAG_PADDING ? 'p' : '-';
     char *at = p->buffer + p->used;
     memcpy(at, head, head_bytes);
     at += head_bytes;
@@ -97,14 +99,56 @@ static void print_lines(struct walk *w, const char *head, size_t head_bytes, uin
     cli_progress_at(&w->progress, w->done, "lines");
 }
 
-/* Batch by batch: where batches of other ranks have come in, each may be short. */
+/* The error log's entries for one batch, into a new array; NULL and 0 where there are none. */
+static struct rfi_fault *faults_of(const struct walk *w, uint64_t epoch, uint32_t rank, uint64_t batch, uint64_t *ret_n)
+{
+    struct rfi_fault *found = NULL;
+    *ret_n = 0;
+    for (uint64_t i = 0; w->logs && i < w->logs->n_faults; i++) {
+        const struct rfi_fault *f = &w->logs->faults[i];
+        if (f->epoch != epoch || f->rank != rank || f->batch != batch)
+            continue;
+        if (!found && !(found = calloc(w->logs->n_faults, sizeof *found)))
+            return NULL;
+        found[(*ret_n)++] = *f;
+    }
+    return found;
+}
+
+/* A batch with samples left out or replaced: all of it at once. */
+static void print_faulty(struct walk *w, const char *head, size_t head_bytes, uint64_t batch,
+                         const struct rfi_fault *faults, uint64_t n_faults)
+{
+    uint64_t size = rfi_order_batch_samples(w->order), *ids = calloc(size, sizeof *ids), n;
+    uint8_t *flags = calloc(size, 1);
+    if (ids && flags) {
+        n = rfi_view_batch(w->view, batch, ids, flags);
+        n = rfi_faults_apply(ids, flags, n, faults, n_faults, NULL);
+        for (uint64_t slot = 0; slot < n; slot++)
+            put_line(&w->out, head, head_bytes, slot, ids[slot], flags[slot]);
+        w->done += n;
+    } else {
+        w->out.failed = true;
+        cli_fail("order: no memory for a batch");
+    }
+    free(ids);
+    free(flags);
+}
+
+/* Batch by batch: where batches of other ranks have come in, or samples were left out, each may be short. */
 static void print_batches(struct walk *w, uint64_t epoch, uint32_t rank, uint64_t batch)
 {
-    uint64_t len = rfi_view_len(w->view), n;
+    uint64_t len = rfi_view_len(w->view), n, n_faults;
     char head[LINE_ROOM];
     for (; batch < len && !w->out.failed; batch++) {
         size_t head_bytes = put_head(head, &w->out, epoch, rank, batch);
         uint64_t slot = 0;
+        struct rfi_fault *faults = faults_of(w, epoch, rank, batch, &n_faults);
+        if (faults) {
+            print_faulty(w, head, head_bytes, batch, faults, n_faults);
+            free(faults);
+            continue;
+        }
         while ((n = rfi_view_batch_part(w->view, batch, slot, CHUNK, w->ids, w->flags)) != 0)
             print_lines(w, head, head_bytes, &slot, n);
     }
@@ -140,7 +184,7 @@ static void print_rank(struct walk *w, uint64_t epoch, uint32_t rank)
     rfi_view_seek(w->view, epoch, rank);
     if (batch >= rfi_view_len(w->view))
         return;
-    if (rfi_view_is_own(w->view))
+    if (rfi_view_is_own(w->view) && !(w->logs && w->logs->n_faults))
         print_own(w, epoch, rank, batch);
     else
         print_batches(w, epoch, rank, batch);
@@ -182,7 +226,7 @@ static uint64_t count_lines(const struct cli_order_args *a, const struct rfi_ord
 }
 
 static int print_order(const struct cli_order_args *a, const struct rfi_order *order, const struct rfi_state *resume,
-                       bool json)
+                       const struct rfi_state *logs, bool json)
 {
     struct rfi_error err = {0};
     struct walk *w = calloc(1, sizeof *w);
@@ -195,6 +239,7 @@ static int print_order(const struct cli_order_args *a, const struct rfi_order *o
     } else {
         w->args = a;
         w->order = order;
+        w->logs = logs ? rfi_state_last(logs) : NULL;
         w->from = resume ? rfi_state_last(resume) : NULL;
         w->start_epoch = resume ? resume->start_epoch : a->start_epoch;
         w->out = (struct printer){.buffer = buffer, .json = json};
@@ -267,7 +312,7 @@ static int run(struct cli_dataset_args *dataset, const struct cli_order_args *a,
     if (rc == CLI_OK)
         rc = continued ? continue_order(a, d, own, &order, &birth) : order_open(a, d, &order);
     if (rc == CLI_OK)
-        rc = print_order(a, order, own->resume.n ? &birth : NULL, own->json);
+        rc = print_order(a, order, own->resume.n ? &birth : NULL, continued ? &birth : NULL, own->json);
     rfi_order_destroy(order);
     rfi_state_fini(&birth);
     rf_dataset_close(d);
@@ -290,7 +335,7 @@ int verb_order(int argc, char **argv)
          .kind = CLI_STRING,
          .target = &args.log,
          .metavar = "FILE",
-         .help = "whole epochs, with the batches moved as this checkpoint's log says"},
+         .help = "whole epochs, with what this checkpoint's logs say was moved, left out or replaced"},
         {.name = "json", .kind = CLI_FLAG, .target = &args.json, .help = "one JSON object a line"},
         {0},
     };

@@ -14,16 +14,19 @@
 static const char *const engines[] = {"auto", "uring", "pread", "null", NULL};
 static const char *const switches[] = {"auto", "on", "off", NULL};
 static const char *const dead_rank[] = {"wait", "redistribute", NULL};
+static const char *const on_errors[] = {"raise", "skip", "replace", NULL};
 static const char *const auto_off[] = {"auto", "off", NULL};
 
 struct serve_args {
     const char *name;
     uint64_t workers, prefetch, prefetch_samples, ring_bytes, queue_depth, heartbeat_ms, max_restarts, timeout_ms,
         parent_pid, spares;
-    int engine, direct, pin, numa, on_dead_rank;
+    int engine, direct, pin, numa, on_dead_rank, on_error;
     const char *checkpoint;
     uint64_t checkpoint_every;
     struct cli_list resume;
+    uint64_t hedge_ms;
+    struct cli_list mirrors;
     bool json;
 };
 
@@ -147,6 +150,10 @@ static int serve(const struct serve_args *a, const struct cli_order_args *order,
         .timeout_ms = (uint32_t)a->timeout_ms,
         .max_restarts = (uint32_t)a->max_restarts,
         .spares = a->spares == UINT64_MAX ? RFI_SPARES_CHOSEN : (uint32_t)a->spares,
+        .mirrors = (const char *const *)a->mirrors.items,
+        .n_mirrors = (uint32_t)a->mirrors.n,
+        .hedge_ms = (uint32_t)a->hedge_ms,
+        .on_error = (rf_on_error)a->on_error,
         .parent_pid = (int64_t)a->parent_pid,
         .checkpoint = a->checkpoint,
         .checkpoint_every = a->checkpoint_every,
@@ -218,6 +225,15 @@ int verb_serve(int argc, char **argv)
         {"on-dead-rank", CLI_CHOICE, &a.on_dead_rank, .choices = dead_rank,
          .help =
              "a trainer died: wait for another one, or redistribute its samples to the living ranks (default wait)"},
+        {"mirror", CLI_LIST, &a.mirrors, .metavar = "DIR",
+         .help = "a copy of the dataset's files, for reads that fail (may repeat)"},
+        {"hedge-ms", CLI_U64, &a.hedge_ms, .metavar = "MS",
+         .help = "ask again for a read that is later than this, of a mirror where there is one (default 0: never)",
+         .max = 3600000},
+        {"on-error", CLI_CHOICE, &a.on_error, .choices = on_errors,
+         .help =
+             "a sample that no copy gives: fail its batch, leave it out, or put the next one that fits in its place "
+             "(default raise)"},
         {"parent-pid", CLI_U64, &a.parent_pid, .metavar = "PID", .help = "end when this parent process ends",
          .max = 1u << 30},
         {"json", CLI_FLAG, &a.json, .help = "the ready line as JSON"},

@@ -55,7 +55,27 @@ static void emit_worker(struct cli_emit *e, const rf_worker_stat *w)
     cli_emit_f64(e, "samples_per_s", w->samples_per_s, 1);
     cli_emit_u64(e, "reads", w->reads);
     cli_emit_f64(e, "utilization", w->utilization, 3);
+    cli_emit_u64(e, "hedges", w->hedges);
+    cli_emit_u64(e, "hedges_won", w->hedges_won);
     cli_emit_f64(e, "avg_load_time_us", w->avg_load_time_us, 1);
+    cli_emit_close(e);
+}
+
+static void emit_fault(struct cli_emit *e, const rf_fault *f)
+{
+    cli_emit_object(e, NULL);
+    cli_emit_u64(e, "epoch", f->epoch);
+    cli_emit_u64(e, "rank", f->rank);
+    cli_emit_u64(e, "batch", f->batch);
+    cli_emit_u64(e, "slot", f->slot);
+    cli_emit_u64(e, "sample", f->sample);
+    if (f->substitute == UINT64_MAX)
+        cli_emit_null(e, "substitute");
+    else
+        cli_emit_u64(e, "substitute", f->substitute);
+    cli_emit_str(e, "file", f->path);
+    cli_emit_u64(e, "offset", f->offset);
+    cli_emit_u64(e, "error", f->error);
     cli_emit_close(e);
 }
 
@@ -84,6 +104,9 @@ static int emit(const rf_stat *s, bool json)
     cli_emit_u64(&e, "spare_queues", s->spare_queues);
     cli_emit_u64(&e, "spare_arenas", s->spare_arenas);
     cli_emit_u64(&e, "retired_queues", s->retired_queues);
+    cli_emit_u64(&e, "skipped", s->skipped);
+    cli_emit_u64(&e, "wrong_copies", s->wrong_copies);
+    cli_emit_u64(&e, "repaired", s->repaired);
     cli_emit_array(&e, "ranks");
     for (uint32_t i = 0; i < s->n_ranks; i++)
         emit_rank(&e, &s->ranks[i]);
@@ -91,6 +114,10 @@ static int emit(const rf_stat *s, bool json)
     cli_emit_array(&e, "workers");
     for (uint32_t i = 0; i < s->n_workers; i++)
         emit_worker(&e, &s->workers[i]);
+    cli_emit_close(&e);
+    cli_emit_array(&e, "faults");
+    for (uint64_t i = 0; i < s->n_faults; i++)
+        emit_fault(&e, &s->faults[i]);
     cli_emit_close(&e);
     return cli_emit_end(&e);
 }

@@ -244,6 +244,7 @@ static int report(const struct verify *v, const struct rfi_audit_counts *c, bool
     cli_emit_u64(&e, "samples", c->samples);
     cli_emit_u64(&e, "padding", c->padding);
     cli_emit_u64(&e, "substituted", c->substituted);
+    cli_emit_u64(&e, "replaced", c->replaced);
     cli_emit_u64(&e, "redelivered_batches", c->redelivered);
     cli_emit_u64(&e, "double", c->doubled);
     if (known)

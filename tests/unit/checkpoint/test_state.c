@@ -27,6 +27,17 @@ static struct rfi_state some_state(void)
         s.stages[0].at[r] = (struct rfi_position){3 + r, r * 100};
     }
     cr_assert_eq(rfi_state_set_moves(&s.stages[0], moves, 2, &err), 0);
+    struct rfi_fault faults[2] = {{.epoch = 4,
+                                   .rank = 2,
+                                   .batch = 7,
+                                   .slot = 6,
+                                   .sample = 99,
+                                   .substitute = 98,
+                                   .offset = 512,
+                                   .file = 3,
+                                   .error = 5},
+                                  {.epoch = 5, .sample = 1, .substitute = RFI_FAULT_SKIPPED, .error = 84}};
+    cr_assert_eq(rfi_state_set_faults(&s.stages[0], faults, 2, &err), 0);
     o.world_size = 2;
     o.ranges = "0:10,10:20";
     o.subset = "a file with \"quotes\" and \\ and \xc3\xa9";
@@ -67,6 +78,8 @@ static void same(const struct rfi_state *a, const struct rfi_state *b)
             cr_assert(!x->known[r] || (x->at[r].epoch == y->at[r].epoch && x->at[r].batch == y->at[r].batch));
         }
         cr_assert_eq(x->n_moves, y->n_moves);
+        cr_assert_eq(x->n_faults, y->n_faults);
+        cr_assert(x->n_faults == 0 || memcmp(x->faults, y->faults, x->n_faults * sizeof *x->faults) == 0);
         cr_assert(x->n_moves == 0 || memcmp(x->moves, y->moves, x->n_moves * sizeof *x->moves) == 0);
     }
 }
@@ -139,17 +152,22 @@ Test(state, wrong_content_with_a_right_checksum_is_refused, .timeout = 20)
         {HEAD("2") "[]", "version 2"},
         {HEAD("1") "[]", "no stage"},
         {HEAD("1") "{}", "stages"},
-        {HEAD("1") "[{" ORDER("0") "\"ranks\": [], \"moves\": []}]", "of 0"},
-        {HEAD("1") "[{" ORDER("1000001") "\"ranks\": [], \"moves\": []}]", "world_size"},
-        {HEAD("1") "[{" ORDER("-1") "\"ranks\": [], \"moves\": []}]", "world_size"},
-        {HEAD("1") "[{" ORDER("2") "\"moves\": []}]", "ranks"},
-        {HEAD("1") "[{" ORDER("2") "\"ranks\": [{\"rank\": 2, \"epoch\": 0, \"batch\": 0}], \"moves\": []}]", "rank"},
-        {HEAD("1") "[{" ORDER("2") "\"ranks\": [{\"rank\": 0, \"epoch\": -4, \"batch\": 0}], \"moves\": []}]", "epoch"},
+        {HEAD("1") "[{" ORDER("0") "\"ranks\": [], \"moves\": [], \"faults\": []}]", "of 0"},
+        {HEAD("1") "[{" ORDER("1000001") "\"ranks\": [], \"moves\": [], \"faults\": []}]", "world_size"},
+        {HEAD("1") "[{" ORDER("-1") "\"ranks\": [], \"moves\": [], \"faults\": []}]", "world_size"},
+        {HEAD("1") "[{" ORDER("2") "\"moves\": [], \"faults\": []}]", "ranks"},
+        {HEAD("1") "[{" ORDER(
+             "2") "\"ranks\": [{\"rank\": 2, \"epoch\": 0, \"batch\": 0}], \"moves\": [], \"faults\": []}]",
+         "rank"},
+        {HEAD("1") "[{" ORDER(
+             "2") "\"ranks\": [{\"rank\": 0, \"epoch\": -4, \"batch\": 0}], \"moves\": [], \"faults\": []}]",
+         "epoch"},
         {HEAD("1") "[{" ORDER("2") "\"ranks\": [{\"rank\": 0, \"epoch\": 0, \"batch\": 0}, {\"rank\": 0, \"epoch\": 0, "
-                                   "\"batch\": 0}], \"moves\": []}]",
+                                   "\"batch\": 0}], \"moves\": [], \"faults\": []}]",
          "twice"},
         {HEAD("1") "[{" ORDER("2") "\"ranks\": [], \"moves\": [{\"epoch\": 0}]}]", "donor"},
-        {HEAD("1") "[{" ORDER("1") "\"ranks\": [], \"moves\": []}, {" ORDER("1") "\"ranks\": [], \"moves\": []}]",
+        {HEAD("1") "[{" ORDER("1") "\"ranks\": [], \"moves\": [], \"faults\": []}, {" ORDER(
+             "1") "\"ranks\": [], \"moves\": [], \"faults\": []}]",
          "lacks a rank"},
         {HEAD("1") "[7, null, \"x\"]", "world_size"},
         {"[1, 2", "JSON"},
@@ -161,7 +179,8 @@ Test(state, wrong_content_with_a_right_checksum_is_refused, .timeout = 20)
         cr_assert(strstr(err.text, cases[i].word), "case %zu: \"%s\" is not in: %s", i, cases[i].word, err.text);
     }
     struct rfi_error err = {0};
-    cr_assert_eq(parse_body(HEAD("1") "[{" ORDER("2") "\"ranks\": [], \"moves\": []}]", &err), 0, "%s", err.text);
+    cr_assert_eq(parse_body(HEAD("1") "[{" ORDER("2") "\"ranks\": [], \"moves\": [], \"faults\": []}]", &err), 0, "%s",
+                 err.text);
 }
 
 static uint64_t batch_in(const char *path)
