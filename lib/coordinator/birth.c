@@ -194,6 +194,8 @@ void rfi_death(struct rfi_coordinator *c)
             munmap(c->staging[q], (uint64_t)c->plan.config.queue_depth * RFI_STAGING_BYTES);
     if (c->owns)
         rfi_run_disown(&c->run);
+    if (c->view)
+        rfi_view_destroy(c->view);
     if (c->plan.order)
         rfi_order_destroy(c->plan.order);
     if (c->dataset)

@@ -58,6 +58,7 @@ int rfi_run_size(struct rfi_config_shared *c, uint64_t dataset_bytes, uint64_t m
             [RFI_R_BELLS] = {RFI_BELL_BYTES, 1},
             [RFI_R_DATASET] = {1, dataset_bytes},
             [RFI_R_MEMBERSHIP] = {1, membership_bytes},
+            [RFI_R_HISTORY] = {sizeof(struct rfi_history_shared), (uint64_t)c->workers + c->ranks},
         }};
     int rc = rfi_segment_layout(ret->regions, RFI_N_REGIONS, regions, &ret->control_bytes, err);
     if (rc < 0)
@@ -81,7 +82,8 @@ uint64_t rfi_run_signature(void)
         sizeof(struct rfi_config_shared), sizeof(struct rfi_coordinator_shared), sizeof(struct rfi_worker_shared),
         sizeof(struct rfi_rank_shared),   sizeof(struct rfi_inflight_shared),    sizeof(struct rfi_ring_shared),
         sizeof(struct rfi_slot_shared),   sizeof(struct rfi_generation),         sizeof(struct rfi_trainer_shared),
-        sizeof(struct rfi_bell_shared),   sizeof(struct rfi_recorded),           RFI_N_REGIONS};
+        sizeof(struct rfi_bell_shared),   sizeof(struct rfi_recorded),           sizeof(struct rfi_history_shared),
+        RFI_N_REGIONS};
     uint64_t h = 14695981039346656037u; /* FNV-1a over the words */
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         h = (h ^ sizes[i]) * 1099511628211u;
@@ -173,6 +175,7 @@ static int open_view(struct rfi_segment *s, bool owner, const struct rfi_config_
     ret->dataset = region(ret, RFI_R_DATASET);
     ret->dataset_bytes = s->regions[RFI_R_DATASET].bytes;
     ret->membership = region(ret, RFI_R_MEMBERSHIP);
+    ret->history = region(ret, RFI_R_HISTORY);
     return open_rings(ret, err);
 }
 

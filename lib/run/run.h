@@ -29,6 +29,7 @@ struct rfi_run_view {
     const void *dataset; /* core image */
     uint64_t dataset_bytes;
     void *membership;
+    struct rfi_history_shared *history; /* [workers + ranks] */
 };
 
 /* What a run needs in memory: pure arithmetic on a filled config. */

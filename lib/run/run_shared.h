@@ -23,6 +23,7 @@ enum rfi_region_id {
     RFI_R_BELLS,
     RFI_R_DATASET,
     RFI_R_MEMBERSHIP,
+    RFI_R_HISTORY,
     RFI_N_REGIONS
 };
 
@@ -99,7 +100,7 @@ struct rfi_worker_shared {
     _Atomic uint64_t rate_samples; /* parent: samples/s, double bits */
     int32_t node, cpu; /* parent: os numbers; cpu -1: not pinned */
     uint32_t queue;
-    uint32_t pad0;
+    _Atomic uint32_t status; /* parent: rf_status */
     uint64_t pad1[10];
     alignas(128) _Atomic uint64_t heartbeat_ns; /* worker */
     _Atomic uint64_t started_ns; /* of this incarnation: by the parent before the fork, then by the worker */
@@ -128,8 +129,20 @@ struct rfi_rank_shared {
     _Atomic uint32_t died; /* the last trainer ended without a goodbye */
     uint64_t epoch_samples; /* delivered in an epoch, padding included; fixed at birth */
     _Atomic uint32_t stuck; /* enum rfi_stuck: why nobody can read on for it now */
-    uint32_t pad0;
+    _Atomic uint32_t status; /* rf_status */
     uint64_t pad1[7];
+};
+
+/* What became of a worker or a rank: a point a second, and one at each change of status. Workers first, then ranks.
+ * Written by the parent alone; a reader drops what was overwritten while it read. */
+enum { RFI_HISTORY_POINTS = 64 };
+
+struct rfi_history_shared {
+    alignas(128) _Atomic uint64_t next; /* point i is at i mod RFI_HISTORY_POINTS */
+    uint64_t pad[15];
+    struct {
+        _Atomic uint64_t time_ns, status, rate; /* rf_status; samples/s, double bits */
+    } points[RFI_HISTORY_POINTS];
 };
 
 /* One read that may be in flight. `active` is stored (release) before the submission and cleared after

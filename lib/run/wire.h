@@ -15,8 +15,11 @@
 enum rfi_wire_op {
     RFI_OP_ATTACH = 1,
     RFI_OP_SEEK = 2 /* this rank goes to batch 0 of `epoch` */,
-    RFI_OP_DETACH = 3 /* goodbye: no reply */
+    RFI_OP_DETACH = 3 /* goodbye: no reply */,
+    RFI_OP_REGISTER = 16 /* are these samples in this rank's sequence of `epoch`? */
 };
+
+enum { RFI_WIRE_INDICES = 32 };
 
 struct rfi_request {
     uint32_t magic, op;
@@ -24,6 +27,7 @@ struct rfi_request {
     uint32_t seq; /* of this connection; comes back in the reply */
     uint64_t nonce[2];
     uint64_t epoch;
+    uint64_t n_indices, indices[RFI_WIRE_INDICES]; /* REGISTER */
 };
 
 struct rfi_reply {

@@ -19,6 +19,7 @@ struct serve_args {
     uint64_t workers, prefetch, prefetch_samples, ring_bytes, queue_depth, heartbeat_ms, max_restarts, timeout_ms,
         parent_pid, spares;
     int engine, direct, pin, numa;
+    double slow_ratio;
     bool json;
 };
 
@@ -122,6 +123,7 @@ static int serve(const struct serve_args *a, const struct cli_order_args *order,
         .heartbeat_ms = (uint32_t)a->heartbeat_ms,
         .timeout_ms = (uint32_t)a->timeout_ms,
         .max_restarts = (uint32_t)a->max_restarts,
+        .slow_ratio = a->slow_ratio,
         .spares = a->spares == UINT64_MAX ? RFI_SPARES_CHOSEN : (uint32_t)a->spares,
         .parent_pid = (int64_t)a->parent_pid,
         .ready = on_ready,
@@ -139,7 +141,7 @@ static int serve(const struct serve_args *a, const struct cli_order_args *order,
 
 int verb_serve(int argc, char **argv)
 {
-    struct serve_args a = {.heartbeat_ms = 1000, .max_restarts = 100, .timeout_ms = 30000, .spares = UINT64_MAX};
+    struct serve_args a = {.heartbeat_ms = 1000, .max_restarts = 100, .timeout_ms = 30000, .spares = UINT64_MAX, .slow_ratio = 0.5};
     struct cli_dataset_args dataset_args;
     struct cli_order_args order_args;
     struct cli_list paths;
@@ -168,6 +170,9 @@ int verb_serve(int argc, char **argv)
          .help = "deaths in a row without a batch before a worker is given up (default 100)", .max = 1000000},
         {"spares", CLI_U64, &a.spares, .metavar = "N",
          .help = "io_urings, and arenas for all ranks each, kept for a device that hangs (default 1)", .max = 63},
+        {"slow-ratio", CLI_DOUBLE, &a.slow_ratio, .metavar = "R",
+         .help = "slow is who has less than this part of its peers' median throughput (default 0.5)", .dmin = 0,
+         .dmax = 1},
         {"timeout-ms", CLI_U64, &a.timeout_ms, .metavar = "MS",
          .help = "how long a trainer waits for a batch (default 30000)", .min = 1, .max = 86400000},
         {"parent-pid", CLI_U64, &a.parent_pid, .metavar = "PID", .help = "end when this parent process ends",

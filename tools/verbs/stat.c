@@ -59,7 +59,23 @@ static void emit_worker(struct cli_emit *e, const rf_worker_stat *w)
     cli_emit_close(e);
 }
 
-static int emit(const rf_stat *s, bool json)
+static void emit_history(struct cli_emit *e, const char *name, rf_party party, uint32_t number)
+{
+    rf_health h;
+    if (rf_read_health(name, party, number, &h) < 0) /* it has ended in between */
+        return;
+    for (uint32_t i = 0; i < h.n_history; i++) {
+        cli_emit_object(e, NULL);
+        cli_emit_str(e, "party", party == RF_PARTY_RANK ? "rank" : "worker");
+        cli_emit_u64(e, "number", number);
+        cli_emit_f64(e, "seconds_ago", h.history[i].seconds_ago, 3);
+        cli_emit_str(e, "status", rf_status_name(h.history[i].status));
+        cli_emit_f64(e, "samples_per_s", h.history[i].samples_per_s, 1);
+        cli_emit_close(e);
+    }
+}
+
+static int emit(const rf_stat *s, bool json, bool history)
 {
     struct cli_emit e;
     cli_emit_begin(&e, json);
@@ -90,15 +106,25 @@ static int emit(const rf_stat *s, bool json)
     for (uint32_t i = 0; i < s->n_workers; i++)
         emit_worker(&e, &s->workers[i]);
     cli_emit_close(&e);
+    if (history) {
+        cli_emit_array(&e, "history");
+        for (uint32_t i = 0; i < s->n_ranks; i++)
+            emit_history(&e, s->name, RF_PARTY_RANK, s->ranks[i].rank);
+        for (uint32_t i = 0; i < s->n_workers; i++)
+            emit_history(&e, s->name, RF_PARTY_WORKER, i);
+        cli_emit_close(&e);
+    }
     return cli_emit_end(&e);
 }
 
 int verb_stat(int argc, char **argv)
 {
-    bool json = false;
+    bool json = false, history = false;
     struct cli_list names;
     rf_stat s;
-    const struct cli_option own[] = {{"json", CLI_FLAG, &json, .help = "one JSON object"}, {0}};
+    const struct cli_option own[] = {{"json", CLI_FLAG, &json, .help = "one JSON object"},
+                                     {"history", CLI_FLAG, &history, .help = "what became of ranks and workers, too"},
+                                     {0}};
     const struct cli_option *const groups[] = {own, NULL};
     int rc = cli_parse(cli_verb_find("stat"), groups, argc, argv, &names);
     if (rc)
@@ -108,7 +134,7 @@ int verb_stat(int argc, char **argv)
     rc = rf_stat_read(names.items[0], &s);
     if (rc < 0)
         return rc == -EINVAL ? cli_usage("%s", rf_last_error()) : cli_fail(rf_last_error());
-    int code = emit(&s, json);
+    int code = emit(&s, json, history);
     rf_stat_free(&s);
     return code;
 }
