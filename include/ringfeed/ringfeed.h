@@ -358,7 +358,11 @@ typedef struct rf_rank_stat {
     uint64_t local_samples, remote_samples; /* filled by a worker of the ring's node, or another's */
     uint64_t checkpoints;
     int node;
-    uint64_t reserved[8];
+    int primary; /* the worker that reads for it; -1: any (no replication) */
+    uint32_t n_standbys;
+    uint8_t standbys[15]; /* workers that take over at once */
+    uint8_t reserved8;
+    uint64_t reserved[5];
 } rf_rank_stat;
 
 typedef struct rf_worker_stat {

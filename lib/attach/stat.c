@@ -56,6 +56,9 @@ static void read_rank(const struct rfi_run_view *r, uint32_t i, rf_rank_stat *s)
     s->epoch = g.epoch;
     if (len)
         rfi_run_content(&g, released < g.first_ticket ? g.first_ticket : released, len, &s->epoch, &s->batch);
+    s->primary = r->config.replication > 1 ? r->ranks[i].keeper[0] : -1;
+    for (uint32_t k = 1; k < r->config.replication && k < sizeof r->ranks[i].keeper; k++)
+        s->standbys[s->n_standbys++] = r->ranks[i].keeper[k];
     s->samples = word(&t->samples);
     s->bytes = word(&t->bytes);
     s->samples_per_s = rate(&r->ranks[i].rate_samples);

@@ -35,6 +35,8 @@ static int bind_arenas(void *ctx, unsigned char *control, unsigned char *data, s
 static uint32_t bell_node(const struct rfi_coordinator *c, uint32_t rank)
 {
     uint32_t node = c->placement.rank_node[rank];
+    if (c->plan.config.replication > 1) /* only its keepers come when it rings */
+        return c->placement.worker_node[c->keepers[(size_t)rank * c->plan.config.replication]];
     for (uint32_t w = 0; w < c->plan.config.workers; w++)
         if (c->placement.worker_node[w] == node)
             return node;
@@ -77,6 +79,30 @@ uint64_t rfi_end_ticket(const struct rfi_coordinator *c, uint32_t rank, uint64_t
     return end;
 }
 
+/* Who reads for whom. */
+static int place_keepers(struct rfi_coordinator *c)
+{
+    const struct rfi_config_shared *f = &c->plan.config;
+    uint32_t k = f->replication;
+    c->keepers = calloc((size_t)f->ranks * k, sizeof *c->keepers);
+    if (!c->keepers)
+        return rfi_fail(c->err, ENOMEM, "out of memory");
+    return rfi_placement_keepers(&c->topology, &c->placement, f->ranks, f->workers, k, c->keepers, c->err);
+}
+
+static void store_keepers(struct rfi_coordinator *c)
+{
+    uint32_t k = c->plan.config.replication;
+    for (uint32_t i = 0; i < c->plan.config.ranks; i++) {
+        uint64_t may = k > 1 ? 0 : UINT64_MAX;
+        for (uint32_t n = 0; n < k; n++) {
+            c->run.ranks[i].keeper[n] = (uint8_t)c->keepers[(size_t)i * k + n];
+            may |= UINT64_C(1) << c->keepers[(size_t)i * k + n];
+        }
+        atomic_store_explicit(&c->run.ranks[i].keepers, may, memory_order_relaxed);
+    }
+}
+
 static int make_rings(struct rfi_coordinator *c)
 {
     c->order = c->plan.order;
@@ -94,6 +120,7 @@ static int make_rings(struct rfi_coordinator *c)
                                             : c->run.ranks[i].len * c->plan.config.batch;
         c->run.ranks[i].node = c->topology.nodes[c->placement.rank_node[i]].os_node;
     }
+    store_keepers(c);
     return 0;
 }
 
@@ -162,6 +189,8 @@ int rfi_birth(struct rfi_coordinator *c)
     if (rc == 0)
         rc = rfi_placement_plan(&c->topology, c->plan.config.ranks, c->plan.config.workers, &c->placement, c->err);
     if (rc == 0)
+        rc = place_keepers(c);
+    if (rc == 0)
         rc = rfi_room_check(
             0, c->plan.staging_bytes + c->plan.size.control_bytes + c->plan.size.data_bytes - c->plan.size.spare_bytes,
             c->err);
@@ -204,6 +233,7 @@ void rfi_death(struct rfi_coordinator *c)
     if (c->run.segment.control)
         rfi_segment_destroy(&c->run.segment);
     rfi_placement_fini(&c->placement);
+    free(c->keepers);
     free(c->readers);
     free(c->staging);
 }

@@ -43,6 +43,7 @@ struct rfi_coordinator {
     struct rfi_serve_plan plan;
     struct rfi_topology topology;
     struct rfi_placement placement;
+    uint32_t *keepers; /* [ranks][replication]: workers, the primary first */
     struct rfi_run_view run;
     struct rfi_dataset *dataset; /* on the segment's image */
     const struct rfi_order *order; /* plan.order */

@@ -49,6 +49,8 @@ struct rfi_config_shared {
     uint32_t heartbeat_ms, timeout_ms, max_restarts;
     uint32_t generations_cap;
     uint32_t recorder_entries;
+    uint32_t replication; /* workers that read for a rank; 1: any may */
+    uint32_t pad0;
     uint32_t spares; /* io_urings that replace ones whose reads do not end */
     uint32_t arenas; /* one a rank, then `ranks` for each spare io_uring */
     uint32_t strategy, base, shuffle, tail, hash_key;
@@ -130,7 +132,9 @@ struct rfi_rank_shared {
     uint64_t epoch_samples; /* delivered in an epoch, padding included; fixed at birth */
     _Atomic uint32_t stuck; /* enum rfi_stuck: why nobody can read on for it now */
     _Atomic uint32_t status; /* rf_status */
-    uint64_t pad1[7];
+    _Atomic uint64_t keepers; /* workers that may claim for it: bits */
+    uint8_t keeper[16]; /* [replication]: the primary, then the standbys; fixed at birth */
+    uint64_t pad1[4];
 };
 
 /* What became of a worker or a rank: a point a second, and one at each change of status. Workers first, then ranks.

@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include "coordinator/serve.h"
+#include "topology/topology.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -17,7 +18,7 @@ static const char *const auto_off[] = {"auto", "off", NULL};
 struct serve_args {
     const char *name;
     uint64_t workers, prefetch, prefetch_samples, ring_bytes, queue_depth, heartbeat_ms, max_restarts, timeout_ms,
-        parent_pid, spares;
+        parent_pid, spares, replication;
     int engine, direct, pin, numa;
     double slow_ratio;
     bool json;
@@ -124,6 +125,7 @@ static int serve(const struct serve_args *a, const struct cli_order_args *order,
         .timeout_ms = (uint32_t)a->timeout_ms,
         .max_restarts = (uint32_t)a->max_restarts,
         .slow_ratio = a->slow_ratio,
+        .replication = (uint32_t)a->replication,
         .spares = a->spares == UINT64_MAX ? RFI_SPARES_CHOSEN : (uint32_t)a->spares,
         .parent_pid = (int64_t)a->parent_pid,
         .ready = on_ready,
@@ -141,7 +143,12 @@ static int serve(const struct serve_args *a, const struct cli_order_args *order,
 
 int verb_serve(int argc, char **argv)
 {
-    struct serve_args a = {.heartbeat_ms = 1000, .max_restarts = 100, .timeout_ms = 30000, .spares = UINT64_MAX, .slow_ratio = 0.5};
+    struct serve_args a = {.heartbeat_ms = 1000,
+                           .max_restarts = 100,
+                           .timeout_ms = 30000,
+                           .spares = UINT64_MAX,
+                           .slow_ratio = 0.5,
+                           .replication = 1};
     struct cli_dataset_args dataset_args;
     struct cli_order_args order_args;
     struct cli_list paths;
@@ -165,11 +172,15 @@ int verb_serve(int argc, char **argv)
         {"pin", CLI_CHOICE, &a.pin, .choices = auto_off, .help = "pin workers to cores (default auto)"},
         {"numa", CLI_CHOICE, &a.numa, .choices = auto_off, .help = "bind arenas to NUMA nodes (default auto)"},
         {"heartbeat-ms", CLI_U64, &a.heartbeat_ms, .metavar = "MS",
-         .help = "a worker that hangs for this long is killed and started again (default 1000)", .min = 10, .max = 3600000},
+         .help = "a worker that hangs for this long is killed and started again (default 1000)", .min = 10,
+         .max = 3600000},
         {"max-restarts", CLI_U64, &a.max_restarts, .metavar = "N",
          .help = "deaths in a row without a batch before a worker is given up (default 100)", .max = 1000000},
         {"spares", CLI_U64, &a.spares, .metavar = "N",
          .help = "io_urings, and arenas for all ranks each, kept for a device that hangs (default 1)", .max = 63},
+        {"replication", CLI_U64, &a.replication, .metavar = "K",
+         .help = "workers that read for a rank: a primary, and standbys on other cores and nodes (default 1: any may)",
+         .min = 1, .max = RFI_KEEPERS_MOST},
         {"slow-ratio", CLI_DOUBLE, &a.slow_ratio, .metavar = "R",
          .help = "slow is who has less than this part of its peers' median throughput (default 0.5)", .dmin = 0,
          .dmax = 1},

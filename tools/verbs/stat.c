@@ -2,6 +2,8 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 
 static void emit_dataset(struct cli_emit *e, const rf_stat *s)
 {
@@ -37,6 +39,13 @@ static void emit_rank(struct cli_emit *e, const rf_rank_stat *r)
     cli_emit_u64(e, "remote_samples", r->remote_samples);
     cli_emit_u64(e, "checkpoints", r->checkpoints);
     cli_emit_i64(e, "node", r->node);
+    if (r->primary >= 0) {
+        char text[64] = "";
+        for (uint32_t k = 0; k < r->n_standbys; k++)
+            snprintf(text + strlen(text), sizeof text - strlen(text), "%s%u", k ? "," : "", r->standbys[k]);
+        cli_emit_i64(e, "primary", r->primary);
+        cli_emit_str(e, "standbys", text);
+    }
     cli_emit_close(e);
 }
 
