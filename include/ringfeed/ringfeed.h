@@ -425,7 +425,11 @@ typedef struct rf_rank_stat {
     uint64_t local_samples, remote_samples; /* filled by a worker of the ring's node, or another's */
     uint64_t checkpoints;
     int node;
-    uint64_t reserved[8];
+    int primary; /* the worker that reads for it; -1: any (no replication) */
+    uint32_t n_standbys;
+    uint8_t standbys[15]; /* workers that take over at once */
+    uint8_t reserved8;
+    uint64_t reserved[5];
 } rf_rank_stat;
 
 typedef struct rf_worker_stat {
@@ -490,6 +494,45 @@ typedef struct rf_stat {
 RF_PUBLIC const char *rf_status_name(rf_status s);
 RF_PUBLIC int rf_stat_read(const char *name, rf_stat *ret);
 RF_PUBLIC void rf_stat_free(rf_stat *s);
+
+/* ------------------------------------------------------------------------------------------------
+ * Coordinator: what a trainer can tell it and ask it. A rank here is what other loaders call a worker;
+ * RF_PARTY_WORKER is one of the server's own reading processes. */
+
+/* Registers the trainer's rank (which attaching has done) and checks `n` sample indices (may be 0, then
+ * `indices` may be NULL) against the partition: each must be in this rank's sequence of the trainer's
+ * current epoch. -EINVAL names the first that is not and whose it is. Asks the server, 32 indices a
+ * message; blocks for its answers. */
+RF_PUBLIC int rf_register_worker(rf_trainer *t, const uint64_t *indices, size_t n);
+
+/* The trainer's own throughput: `samples` trained in `seconds` (of one step, or of several). For 10 seconds it
+ * counts for the rank's status in place of what the rank releases. A store, never blocks. -EINVAL: no
+ * number. */
+RF_PUBLIC int rf_report_health(rf_trainer *t, uint64_t samples, double seconds);
+
+typedef enum rf_party { RF_PARTY_RANK, RF_PARTY_WORKER } rf_party;
+
+typedef struct rf_health_point {
+    double seconds_ago;
+    rf_status status;
+    double samples_per_s;
+} rf_health_point;
+
+typedef struct rf_health {
+    rf_party party;
+    uint32_t number; /* global rank, or worker */
+    rf_status status;
+    double samples_per_s; /* measured, smoothed */
+    double heartbeat_seconds_ago; /* last next or release, or last beat; negative: none yet */
+    double reported_samples_per_s, reported_seconds_ago; /* by rf_report_health; 0: nothing reported */
+    uint64_t reserved[8];
+    uint32_t n_history;
+    rf_health_point history[64]; /* oldest first: a point a second, and one at each change of status */
+} rf_health;
+
+/* Health of one rank or worker of a running server, by anyone who may open it. -ERANGE: there is no such
+ * one. */
+RF_PUBLIC int rf_read_health(const char *name, rf_party party, uint32_t number, rf_health *ret);
 
 #ifdef __cplusplus
 }

@@ -31,14 +31,13 @@ static int await_reply(struct rf_trainer *t, uint32_t seq, struct rfi_reply *r)
     }
 }
 
-static int exchange(struct rf_trainer *t, uint32_t op, uint32_t rank, uint64_t epoch, uint64_t batch,
-                    struct rfi_reply *r, struct rfi_error *err)
+static int ask(struct rf_trainer *t, struct rfi_request *q, struct rfi_reply *r, struct rfi_error *err)
 {
-    struct rfi_request q = {
-        .magic = RFI_WIRE_MAGIC, .op = op, .rank = rank, .seq = ++t->seq, .epoch = epoch, .batch = batch};
-    memcpy(q.nonce, t->run.segment.nonce, sizeof q.nonce);
-    ssize_t n = send(t->sock, &q, sizeof q, MSG_NOSIGNAL);
-    int ready = n == (ssize_t)sizeof q ? await_reply(t, q.seq, r) : -1;
+    q->magic = RFI_WIRE_MAGIC;
+    q->seq = ++t->seq;
+    memcpy(q->nonce, t->run.segment.nonce, sizeof q->nonce);
+    ssize_t n = send(t->sock, q, sizeof *q, MSG_NOSIGNAL);
+    int ready = n == (ssize_t)sizeof *q ? await_reply(t, q->seq, r) : -1;
     if (ready == 0) {
         t->broken = true; /* the server may still do it: only a new handle knows where the ring stands */
         return rfi_fail(
@@ -53,6 +52,12 @@ static int exchange(struct rf_trainer *t, uint32_t op, uint32_t rank, uint64_t e
                         t->run.segment.name, (long long)t->run.segment.owner_pid);
     r->text[sizeof r->text - 1] = 0;
     return r->status < 0 ? rfi_fail(err, -r->status, "%s", r->text) : 0;
+}
+
+static int exchange(struct rf_trainer *t, uint32_t op, uint32_t rank, uint64_t epoch, uint64_t batch,
+                    struct rfi_reply *r, struct rfi_error *err)
+{
+    return ask(t, &(struct rfi_request){.op = op, .rank = rank, .epoch = epoch, .batch = batch}, r, err);
 }
 
 int rfi_trainer_connect(struct rf_trainer *t, uint32_t rank, struct rfi_error *err)
@@ -85,6 +90,15 @@ int rfi_trainer_exchange(struct rf_trainer *t, uint32_t op, uint64_t epoch, uint
     if (rc == 0)
         *ret_ticket = r.ticket;
     return rc;
+}
+
+int rfi_trainer_register(struct rf_trainer *t, uint64_t epoch, const uint64_t *indices, size_t n)
+{
+    struct rfi_request q = {.op = RFI_OP_REGISTER, .rank = t->ring.rank, .epoch = epoch, .n_indices = n};
+    struct rfi_reply r;
+    if (n)
+        memcpy(q.indices, indices, n * sizeof *indices);
+    return ask(t, &q, &r, &t->err);
 }
 
 void rfi_trainer_goodbye(struct rf_trainer *t)

@@ -40,21 +40,14 @@ static double quantile_us(const struct rfi_trainer_shared *t, double q, double m
     return 0;
 }
 
-static rf_status rank_status(const struct rfi_run_view *r, uint32_t i, uint64_t now)
+/* As the coordinator judged it. */
+static rf_status status(const _Atomic uint32_t *w)
 {
-    const struct rfi_trainer_shared *t = r->rings[i].tr;
-    bool attached = atomic_load_explicit(&r->ranks[i].pid, memory_order_relaxed) != 0;
-    if (!attached && atomic_load_explicit(&r->ranks[i].incarnation, memory_order_relaxed) == 0)
-        return RF_STATUS_UNKNOWN;
-    if (!attached)
-        return atomic_load_explicit(&r->ranks[i].died, memory_order_relaxed) ? RF_STATUS_FAILED : RF_STATUS_IDLE;
-    uint64_t last = word(&t->heartbeat_ns);
-    if (last == 0)
-        return RF_STATUS_UNKNOWN;
-    return now > last && now - last > (uint64_t)r->config.heartbeat_ms * 1000000u ? RF_STATUS_IDLE : RF_STATUS_ACTIVE;
+    uint32_t s = atomic_load_explicit(w, memory_order_relaxed);
+    return s <= RF_STATUS_FAILED ? (rf_status)s : RF_STATUS_UNKNOWN;
 }
 
-static void read_rank(const struct rfi_run_view *r, uint32_t i, uint64_t now, rf_rank_stat *s)
+static void read_rank(const struct rfi_run_view *r, uint32_t i, rf_rank_stat *s)
 {
     const struct rfi_ring *ring = &r->rings[i];
     const struct rfi_trainer_shared *t = ring->tr;
@@ -62,10 +55,13 @@ static void read_rank(const struct rfi_run_view *r, uint32_t i, uint64_t now, rf
     struct rfi_generation g;
     *s = (rf_rank_stat){.rank = ring->rank, .depth = ring->depth, .node = r->ranks[i].node};
     s->pid = atomic_load_explicit(&r->ranks[i].pid, memory_order_relaxed);
-    s->status = rank_status(r, i, now);
+    s->status = status(&r->ranks[i].status);
     rfi_ring_generation_settled(ring, released, &g);
     rfi_run_content(&r->ranks[i].lens, &g, released < g.first_ticket ? g.first_ticket : released, &s->epoch, &s->batch);
     s->checkpoints = word(&r->ranks[i].checkpoints);
+    s->primary = r->config.replication > 1 ? r->ranks[i].keeper[0] : -1;
+    for (uint32_t k = 1; k < r->config.replication && k < sizeof r->ranks[i].keeper; k++)
+        s->standbys[s->n_standbys++] = r->ranks[i].keeper[k];
     s->samples = word(&t->samples);
     s->bytes = word(&t->bytes);
     s->samples_per_s = rate(&r->ranks[i].rate_samples);
@@ -80,35 +76,13 @@ static void read_rank(const struct rfi_run_view *r, uint32_t i, uint64_t now, rf
     s->remote_samples = word(&ring->sh->remote_samples);
 }
 
-static rf_status worker_status(const struct rfi_run_view *r, const struct rfi_worker_shared *w, uint64_t now)
-{
-    switch (atomic_load_explicit(&w->state, memory_order_acquire)) {
-    case RFI_WORKER_RUNNING:
-        break;
-    case RFI_WORKER_STOPPED:
-        return RF_STATUS_IDLE;
-    case RFI_WORKER_ABSENT:
-        return RF_STATUS_UNKNOWN;
-    default:
-        return RF_STATUS_FAILED;
-    }
-    uint64_t beat = word(&w->heartbeat_ns);
-    uint64_t seen = beat ? beat : word(&w->started_ns); /* stopped before its first beat: silent since the fork */
-    if (now > seen && now - seen > (uint64_t)r->config.heartbeat_ms * 1000000u)
-        return RF_STATUS_SLOW;
-    if (beat == 0)
-        return RF_STATUS_UNKNOWN;
-    return atomic_load_explicit(&w->jobs, memory_order_relaxed) || rate(&w->rate_samples) > 0 ? RF_STATUS_ACTIVE
-                                                                                              : RF_STATUS_IDLE;
-}
-
 static void read_worker(const struct rfi_run_view *r, uint32_t i, uint64_t now, rf_worker_stat *s)
 {
     const struct rfi_worker_shared *w = &r->workers[i];
     uint64_t beat = word(&w->heartbeat_ns), started = word(&w->started_ns), samples = word(&w->samples);
     *s = (rf_worker_stat){.worker = i, .node = w->node, .cpu = w->cpu};
     s->pid = atomic_load_explicit(&w->pid, memory_order_relaxed);
-    s->status = worker_status(r, w, now);
+    s->status = status(&w->status);
     s->incarnation = word(&w->incarnation);
     s->heartbeat_ms = beat && now > beat ? (double)(now - beat) * 1e-6 : 0;
     s->samples = samples;
@@ -238,7 +212,7 @@ static int fill(const struct rfi_run_view *r, rf_stat *s, struct rfi_error *err)
     s->n_workers = c->workers;
     s->epoch = UINT64_MAX;
     for (uint32_t i = 0; i < c->ranks; i++) {
-        read_rank(r, i, now, &s->ranks[i]);
+        read_rank(r, i, &s->ranks[i]);
         s->epoch = s->ranks[i].epoch < s->epoch ? s->ranks[i].epoch : s->epoch;
         s->errors += word(&r->rings[i].sh->errors);
     }

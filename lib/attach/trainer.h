@@ -53,6 +53,9 @@ int rfi_trainer_seek(struct rf_trainer *t, uint32_t op, uint64_t epoch, uint64_t
  * the handle. */
 unsigned char *rfi_trainer_arena(struct rf_trainer *t, uint32_t arena);
 
+/* Asks the server whether samples are in our sequence of `epoch`; at most RFI_WIRE_INDICES. */
+int rfi_trainer_register(struct rf_trainer *t, uint64_t epoch, const uint64_t *indices, size_t n);
+
 /* Connects and asks for the rank. */
 int rfi_trainer_connect(struct rf_trainer *t, uint32_t rank, struct rfi_error *err);
 

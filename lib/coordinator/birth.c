@@ -37,6 +37,8 @@ static int bind_arenas(void *ctx, unsigned char *control, unsigned char *data, s
 static uint32_t bell_node(const struct rfi_coordinator *c, uint32_t rank)
 {
     uint32_t node = c->placement.rank_node[rank];
+    if (c->plan.config.replication > 1) /* only its keepers come when it rings */
+        return c->placement.worker_node[c->keepers[(size_t)rank * c->plan.config.replication]];
     for (uint32_t w = 0; w < c->plan.config.workers; w++)
         if (c->placement.worker_node[w] == node)
             return node;
@@ -139,6 +141,30 @@ static struct rfi_generation first_generation(const struct rfi_coordinator *c, u
     return g;
 }
 
+/* Who reads for whom. */
+static int place_keepers(struct rfi_coordinator *c)
+{
+    const struct rfi_config_shared *f = &c->plan.config;
+    uint32_t k = f->replication;
+    c->keepers = calloc((size_t)f->ranks * k, sizeof *c->keepers);
+    if (!c->keepers)
+        return rfi_fail(c->err, ENOMEM, "out of memory");
+    return rfi_placement_keepers(&c->topology, &c->placement, f->ranks, f->workers, k, c->keepers, c->err);
+}
+
+static void store_keepers(struct rfi_coordinator *c)
+{
+    uint32_t k = c->plan.config.replication;
+    for (uint32_t i = 0; i < c->plan.config.ranks; i++) {
+        uint64_t may = k > 1 ? 0 : UINT64_MAX;
+        for (uint32_t n = 0; n < k; n++) {
+            c->run.ranks[i].keeper[n] = (uint8_t)c->keepers[(size_t)i * k + n];
+            may |= UINT64_C(1) << c->keepers[(size_t)i * k + n];
+        }
+        atomic_store_explicit(&c->run.ranks[i].keepers, may, memory_order_relaxed);
+    }
+}
+
 static int make_rings(struct rfi_coordinator *c)
 {
     const struct rfi_stage_state *now = rfi_state_last(&c->plan.birth);
@@ -160,6 +186,7 @@ static int make_rings(struct rfi_coordinator *c)
         c->run.ranks[i].total_samples = total_samples(c, rank, &now->at[rank]);
         c->run.ranks[i].node = c->topology.nodes[c->placement.rank_node[i]].os_node;
     }
+    store_keepers(c);
     return 0;
 }
 
@@ -230,6 +257,8 @@ int rfi_birth(struct rfi_coordinator *c)
     if (rc == 0)
         rc = rfi_placement_plan(&c->topology, c->plan.config.ranks, c->plan.config.workers, &c->placement, c->err);
     if (rc == 0)
+        rc = place_keepers(c);
+    if (rc == 0)
         rc = rfi_room_check(
             0, c->plan.staging_bytes + c->plan.size.control_bytes + c->plan.size.data_bytes - c->plan.size.spare_bytes,
             c->err);
@@ -270,6 +299,8 @@ void rfi_death(struct rfi_coordinator *c)
             munmap(c->staging[q], (uint64_t)c->plan.config.queue_depth * RFI_STAGING_BYTES);
     if (c->owns)
         rfi_run_disown(&c->run);
+    if (c->view)
+        rfi_view_destroy(c->view);
     rfi_serve_plan_fini(&c->plan);
     if (c->dataset)
         rfi_dataset_close(c->dataset);
@@ -277,6 +308,7 @@ void rfi_death(struct rfi_coordinator *c)
     if (c->run.segment.control)
         rfi_segment_destroy(&c->run.segment);
     rfi_placement_fini(&c->placement);
+    free(c->keepers);
     free(c->readers);
     free(c->staging);
 }

@@ -192,6 +192,22 @@ static uint64_t backoff_ns(uint32_t deaths_in_row)
     return doublings >= 7 ? BACKOFF_MOST_NS : rfi_min((uint64_t)BACKOFF_FIRST_NS << doublings, BACKOFF_MOST_NS);
 }
 
+/* A rank whose keepers are all given up is everybody's. */
+static void open_to_all(struct rfi_coordinator *c)
+{
+    for (uint32_t i = 0; i < c->run.config.ranks; i++) {
+        uint64_t may = atomic_load_explicit(&c->run.ranks[i].keepers, memory_order_relaxed);
+        bool kept = false;
+        for (uint32_t w = 0; w < c->run.config.workers; w++)
+            kept |= (may >> w & 1) && c->children[w].state != RFI_WORKER_GIVEN_UP;
+        if (kept)
+            continue;
+        rfi_log(RFI_LOG_WARNING, "rank %u has lost its primary and all standbys: any worker reads for it now",
+                c->run.rings[i].rank);
+        atomic_store_explicit(&c->run.ranks[i].keepers, UINT64_MAX, memory_order_relaxed);
+    }
+}
+
 static void give_up(struct rfi_coordinator *c, uint32_t w)
 {
     set_state(c, w, RFI_WORKER_GIVEN_UP);
@@ -199,8 +215,10 @@ static void give_up(struct rfi_coordinator *c, uint32_t w)
             "worker %u died %u times in a row without a batch and is not started again (--max-restarts %u)", w,
             c->children[w].deaths_in_row, c->run.config.max_restarts);
     for (uint32_t i = 0; i < c->run.config.workers; i++)
-        if (c->children[i].state != RFI_WORKER_GIVEN_UP)
+        if (c->children[i].state != RFI_WORKER_GIVEN_UP) {
+            open_to_all(c);
             return;
+        }
     c->failed =
         rfi_fail(c->err, ECHILD,
                  "every worker died %u times in a row and none is left. Look at the kernel's log (out of memory?) "

@@ -58,15 +58,18 @@ struct rfi_coordinator {
     struct rfi_serve_plan plan;
     struct rfi_topology topology;
     struct rfi_placement placement;
+    uint32_t *keepers; /* [ranks][replication]: workers, the primary first */
     struct rfi_run_view run;
     struct rfi_dataset *dataset; /* on the segment's image */
     const struct rfi_order *order; /* plan.order */
+    struct rfi_view *view; /* on it, once somebody asks where a sample is */
     struct rfi_reader *readers;
     unsigned char **staging;
     struct rfi_worker_setup setup; /* per fork: worker_node changes */
     struct rfi_child *children;
     struct rfi_hang *hang; /* hang.c */
     struct rfi_spares *spares; /* retire.c */
+    struct rfi_judge *judge; /* status.c */
     struct rfi_lease *leases;
     int pending[RFI_PENDING]; /* connections that have not said who they are */
     uint32_t next_pending;
@@ -177,3 +180,8 @@ int rfi_mirrors_check(const struct rfi_dataset *d, const char *const *folders, u
 
 /* rates.c */
 void rfi_rates_step(struct rfi_coordinator *c);
+
+/* status.c: active, idle, slow, failed, unknown; and their history */
+int rfi_status_open(struct rfi_coordinator *c);
+void rfi_status_step(struct rfi_coordinator *c);
+void rfi_status_close(struct rfi_coordinator *c);

@@ -240,6 +240,37 @@ static void seek(struct rfi_coordinator *c, uint32_t rank, const struct rfi_requ
     reply(sock, seq, 0, 0, cut, "%s", "");
 }
 
+/* Each sample must be in the rank's sequence; the first one that is not is named. */
+static void registered(struct rfi_coordinator *c, uint32_t rank, const struct rfi_request *q)
+{
+    int sock = c->leases[rank].sock;
+    uint32_t mine = c->run.config.first_rank + rank;
+    struct rfi_error err = {0};
+    if (!c->view && rfi_view_create(c->order, &c->view, &err) < 0) {
+        reply(sock, q->seq, err.code, 0, 0, "%.400s", err.text);
+        return;
+    }
+    for (uint64_t i = 0; i < rfi_min(q->n_indices, RFI_WIRE_INDICES); i++) {
+        uint32_t owner;
+        uint64_t position;
+        if (rfi_view_locate(c->view, q->epoch, q->indices[i], &owner, &position) < 0) {
+            reply(
+                sock, q->seq, -EINVAL, 0, 0,
+                "sample %llu is in no rank's sequence of epoch %llu (%llu samples). Register what the partition gives",
+                (unsigned long long)q->indices[i], (unsigned long long)q->epoch,
+                (unsigned long long)rfi_order_samples(c->order));
+            return;
+        }
+        if (owner != mine) {
+            reply(sock, q->seq, -EINVAL, 0, 0,
+                  "sample %llu belongs to rank %u in epoch %llu, not to rank %u. Register what the partition gives",
+                  (unsigned long long)q->indices[i], owner, (unsigned long long)q->epoch, mine);
+            return;
+        }
+    }
+    reply(sock, q->seq, 0, 0, 0, "%s", "");
+}
+
 void rfi_lease_message(struct rfi_coordinator *c, uint32_t rank)
 {
     struct rfi_request q;
@@ -262,6 +293,8 @@ void rfi_lease_message(struct rfi_coordinator *c, uint32_t rank)
         seek(c, rank, &q);
     else if (named == rank && q.op == RFI_OP_REBALANCE)
         reply(sock, q.seq, 0, 0, rfi_balance_now(c) == RFI_BALANCE_MOVED, "%s", "");
+    else if (named == rank && q.op == RFI_OP_REGISTER)
+        registered(c, rank, &q);
     else
         reply(sock, q.seq, -EPROTO, 0, 0, "the server does not know this request. Use the same version on both sides");
 }

@@ -144,6 +144,7 @@ int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology 
     c->workers = o->workers ? o->workers : rfi_placement_workers(t, o->ranks);
     c->spares = o->spares != RFI_SPARES_CHOSEN ? o->spares : c->workers < RFI_MAX_WORKERS ? 1 : 0;
     c->queues = c->workers + c->spares;
+    c->replication = o->replication ? o->replication : 1;
     c->queue_depth = o->queue_depth ? o->queue_depth : DEFAULT_QUEUE_DEPTH;
     c->nodes = t->n_nodes;
     c->epochs = o->epochs;

@@ -24,6 +24,8 @@ struct rfi_serve_options {
     uint32_t heartbeat_ms, timeout_ms, max_restarts;
     uint32_t
         spares; /* RFI_SPARES_CHOSEN: 1 where there is room for it. io_urings, and arenas for every rank each, kept for a device that hangs */
+    uint32_t replication; /* 0 and 1: any worker reads for any rank */
+    double slow_ratio; /* below this fraction of its peers' median a worker or rank is slow */
     const char *const *mirrors; /* [n_mirrors] folders with copies of the files; borrowed */
     uint32_t n_mirrors, hedge_ms;
     rf_on_error on_error;

@@ -89,11 +89,34 @@ static void unshuffle_block(struct rfi_view *v, uint64_t x, uint32_t *rank, uint
     *ret_position = begin + rfi_permutation_inverse(p, u - begin);
 }
 
+/* In what an earlier stage left: where it was there tells which element it is here. What was released there is in
+ * no sequence any more. */
+static int locate_in_rest(struct rfi_view *v, uint64_t epoch, uint64_t index, uint32_t *ret_rank,
+                          uint64_t *ret_position)
+{
+    uint32_t rank, world = v->order->world_size;
+    uint64_t position;
+    int rc = rfi_view_locate(v->before, epoch, index, &rank, &position);
+    for (uint64_t i = 0; rc == 0 && i < v->rest->n_spans; i++) {
+        const struct rfi_rest_span *s = &v->rest->spans[i];
+        if (s->rank != rank || position < s->from || position - s->from >= s->n)
+            continue;
+        uint64_t x = s->at + (position - s->from);
+        v->rank = *ret_rank = (uint32_t)(x % world);
+        *ret_position = x / world;
+        return 0;
+    }
+    return rc < 0 ? rc : -ENOENT;
+}
+
 int rfi_view_locate(struct rfi_view *v, uint64_t epoch, uint64_t index, uint32_t *ret_rank, uint64_t *ret_position)
 {
     const struct rfi_order *o = v->order;
     uint32_t rank;
     uint64_t x;
+    rfi_view_seek(v, epoch, 0);
+    if (v->rest)
+        return locate_in_rest(v, epoch, index, ret_rank, ret_position);
     int rc = locate_element(o, index, &rank, &x);
     if (rc < 0)
         return rc;

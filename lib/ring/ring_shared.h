@@ -170,7 +170,8 @@ struct rfi_trainer_shared {
     _Atomic uint64_t heartbeat_ns; /* last next/release */
     _Atomic uint64_t started_ns; /* first next */
     _Atomic uint64_t errors;
-    uint64_t pad2[6];
+    _Atomic uint64_t reported_rate, reported_ns; /* the trainer's own throughput: samples/s, double bits; when */
+    uint64_t pad2[4];
     _Atomic uint64_t wait_histogram[RFI_WAIT_BUCKETS]; /* log-linear: 8 buckets a power of two of ns */
 };
 _Static_assert(sizeof(struct rfi_trainer_shared) <= 4096, "trainer page");

@@ -63,6 +63,7 @@ int rfi_run_size(struct rfi_config_shared *c, uint64_t dataset_bytes, uint64_t m
             [RFI_R_ORIGIN] = {1, origin_bytes},
             [RFI_R_MOVES] = {1, sizeof(struct rfi_moves_shared) + c->moves_cap * sizeof(struct rfi_move)},
             [RFI_R_FAULTS] = {1, rfi_faults_bytes(c)},
+            [RFI_R_HISTORY] = {sizeof(struct rfi_history_shared), (uint64_t)c->workers + c->ranks},
         }};
     int rc = rfi_segment_layout(ret->regions, RFI_N_REGIONS, regions, &ret->control_bytes, err);
     if (rc < 0)
@@ -82,12 +83,14 @@ int rfi_run_size(struct rfi_config_shared *c, uint64_t dataset_bytes, uint64_t m
 
 uint64_t rfi_run_signature(void)
 {
-    const uint64_t sizes[] = {
-        sizeof(struct rfi_config_shared), sizeof(struct rfi_coordinator_shared), sizeof(struct rfi_worker_shared),
-        sizeof(struct rfi_rank_shared),   sizeof(struct rfi_inflight_shared),    sizeof(struct rfi_ring_shared),
-        sizeof(struct rfi_slot_shared),   sizeof(struct rfi_generation),         sizeof(struct rfi_trainer_shared),
-        sizeof(struct rfi_bell_shared),   sizeof(struct rfi_recorded),           sizeof(struct rfi_moves_shared),
-        sizeof(struct rfi_fault),         sizeof(struct rfi_fault_part),         RFI_N_REGIONS};
+    const uint64_t sizes[] = {sizeof(struct rfi_config_shared),   sizeof(struct rfi_coordinator_shared),
+                              sizeof(struct rfi_worker_shared),   sizeof(struct rfi_rank_shared),
+                              sizeof(struct rfi_inflight_shared), sizeof(struct rfi_ring_shared),
+                              sizeof(struct rfi_slot_shared),     sizeof(struct rfi_generation),
+                              sizeof(struct rfi_trainer_shared),  sizeof(struct rfi_bell_shared),
+                              sizeof(struct rfi_recorded),        sizeof(struct rfi_moves_shared),
+                              sizeof(struct rfi_fault),           sizeof(struct rfi_fault_part),
+                              sizeof(struct rfi_history_shared),  RFI_N_REGIONS};
     uint64_t h = 14695981039346656037u; /* FNV-1a over the words */
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         h = (h ^ sizes[i]) * 1099511628211u;
@@ -181,6 +184,7 @@ static int open_view(struct rfi_segment *s, bool owner, const struct rfi_config_
     ret->membership = region(ret, RFI_R_MEMBERSHIP);
     ret->moves = region(ret, RFI_R_MOVES);
     ret->faults = region(ret, RFI_R_FAULTS);
+    ret->history = region(ret, RFI_R_HISTORY);
     return open_rings(ret, err);
 }
 

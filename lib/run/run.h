@@ -31,6 +31,7 @@ struct rfi_run_view {
     void *membership;
     struct rfi_moves_shared *moves;
     void *faults; /* error log; run/faults.h */
+    struct rfi_history_shared *history; /* [workers + ranks] */
 };
 
 /* What a run needs in memory: pure arithmetic on a filled config. */

@@ -27,6 +27,7 @@ enum rfi_region_id {
     RFI_R_ORIGIN,
     RFI_R_MOVES,
     RFI_R_FAULTS,
+    RFI_R_HISTORY,
     RFI_N_REGIONS
 };
 
@@ -54,6 +55,8 @@ struct rfi_config_shared {
     uint32_t recorder_entries;
     uint32_t moves_cap; /* entries of the rebalance log */
     uint32_t gated; /* a ring stops at the end of each epoch until its log is closed */
+    uint32_t replication; /* workers that read for a rank; 1: any may */
+    uint32_t pad0;
     uint32_t spares; /* io_urings that replace ones whose reads do not end */
     uint32_t arenas; /* one a rank, then `ranks` for each spare io_uring */
     uint32_t strategy, base, shuffle, tail, hash_key;
@@ -126,7 +129,7 @@ struct rfi_worker_shared {
     _Atomic uint64_t rate_samples; /* parent: samples/s, double bits */
     int32_t node, cpu; /* parent: os numbers; cpu -1: not pinned */
     uint32_t queue;
-    uint32_t pad0;
+    _Atomic uint32_t status; /* parent: rf_status */
     uint64_t pad1[10];
     alignas(128) _Atomic uint64_t heartbeat_ns; /* worker */
     _Atomic uint64_t started_ns; /* of this incarnation: by the parent before the fork, then by the worker */
@@ -174,6 +177,21 @@ struct rfi_rank_shared {
     _Atomic uint64_t checkpoints; /* files written that this rank is in */
     _Atomic uint32_t failed; /* given up after its trainer died: its batches went to the others */
     _Atomic uint32_t stuck; /* enum rfi_stuck: why nobody can read on for it now */
+    _Atomic uint32_t status; /* rf_status */
+    _Atomic uint64_t keepers; /* workers that may claim for it: bits */
+    uint8_t keeper[16]; /* [replication]: the primary, then the standbys; fixed at birth */
+};
+
+/* What became of a worker or a rank: a point a second, and one at each change of status. Workers first, then ranks.
+ * Written by the parent alone; a reader drops what was overwritten while it read. */
+enum { RFI_HISTORY_POINTS = 64 };
+
+struct rfi_history_shared {
+    alignas(128) _Atomic uint64_t next; /* point i is at i mod RFI_HISTORY_POINTS */
+    uint64_t pad[15];
+    struct {
+        _Atomic uint64_t time_ns, status, rate; /* rf_status; samples/s, double bits */
+    } points[RFI_HISTORY_POINTS];
 };
 
 /* One read that may be in flight. `active` is stored (release) before the submission and cleared after

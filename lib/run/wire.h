@@ -17,8 +17,11 @@ enum rfi_wire_op {
     RFI_OP_SEEK = 2 /* this rank goes to `batch` of `epoch` */,
     RFI_OP_DETACH = 3 /* goodbye: no reply */,
     RFI_OP_RESTORE = 4 /* as SEEK, and the end of the last epoch is a place too */,
-    RFI_OP_REBALANCE = 5 /* look at the balance now: `ticket` of the reply is 1 when batches moved */
+    RFI_OP_REBALANCE = 5 /* look at the balance now: `ticket` of the reply is 1 when batches moved */,
+    RFI_OP_REGISTER = 16 /* are these samples in this rank's sequence of `epoch`? */
 };
+
+enum { RFI_WIRE_INDICES = 32 };
 
 struct rfi_request {
     uint32_t magic, op;
@@ -26,6 +29,7 @@ struct rfi_request {
     uint32_t seq; /* of this connection; comes back in the reply */
     uint64_t nonce[2];
     uint64_t epoch, batch;
+    uint64_t n_indices, indices[RFI_WIRE_INDICES]; /* REGISTER */
 };
 
 struct rfi_reply {

@@ -62,6 +62,14 @@ int rfi_placement_plan(const struct rfi_topology *t, uint32_t ranks, uint32_t wo
                        struct rfi_error *err);
 void rfi_placement_fini(struct rfi_placement *p);
 
+enum { RFI_KEEPERS_MOST = 16 };
+
+/* Pure. Which `k` workers read for each rank: ret[rank * k] is the primary, on the rank's node where there is one, then
+ * k - 1 standbys, on nodes and cores of their own as far as there are any; all spread evenly. -EINVAL with the
+ * reason when there are fewer than k workers or cores. */
+int rfi_placement_keepers(const struct rfi_topology *t, const struct rfi_placement *p, uint32_t ranks, uint32_t workers,
+                          uint32_t k, uint32_t *ret, struct rfi_error *err);
+
 /* Workers when the user does not say: one a rank and at least 2, but at most half of the cores that this
  * process may use, and at least 1. */
 uint32_t rfi_placement_workers(const struct rfi_topology *t, uint32_t ranks);

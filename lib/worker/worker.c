@@ -8,7 +8,7 @@
 
 /* Waits are short so that rings are looked at while slow reads are out, and long when nothing is; always a
  * fraction of the heartbeat's limit, or an idle worker would look hung. */
-enum { READ_WAIT_NS = 1000000, IDLE_WAIT_NS = 50000000, BEATS_A_LIMIT = 8 };
+enum { READ_WAIT_NS = 1000000, IDLE_WAIT_NS = 50000000, STANDBY_WAIT_NS = 5000000, BEATS_A_LIMIT = 8 };
 
 struct loop {
     struct rfi_jobs jobs;
@@ -31,19 +31,31 @@ static void beat(struct loop *l)
     atomic_store_explicit(&l->jobs.record->busy_ns, now - l->started_ns - l->idle_ns, memory_order_relaxed);
 }
 
-/* The ring to claim for: rings of our node before others, the emptiest first (its trainer will be the
- * first to wait); ties go round so that workers spread. */
+static bool may_claim(const struct loop *l, uint32_t ring)
+{
+    /* Relaxed: who may changes when a ring has lost its last keeper, and nothing hangs on the instant. */
+    return atomic_load_explicit(&l->run->ranks[ring].keepers, memory_order_relaxed) >> l->jobs.worker & 1;
+}
+
+/* Rings of our node before others; with replication, those whose primary we are before those where we stand by. */
+static bool comes_first(const struct loop *l, uint32_t ring)
+{
+    const struct rfi_worker_setup *s = l->jobs.setup;
+    return l->run->config.replication > 1 ? l->run->ranks[ring].keeper[0] == l->jobs.worker
+                                          : s->ring_node[ring] == s->worker_node;
+}
+
+/* The ring to claim for: the emptiest first (its trainer will be the first to wait); ties go round so that workers
+ * spread. */
 static uint32_t pick_ring(const struct loop *l, uint32_t tried)
 {
     const struct rfi_config_shared *c = &l->run->config;
-    const struct rfi_worker_setup *s = l->jobs.setup;
     uint32_t best = UINT32_MAX, best_cost = UINT32_MAX;
     for (uint32_t k = 0; k < c->ranks; k++) {
         uint32_t i = (uint32_t)(((uint64_t)l->jobs.worker + tried + k) % c->ranks);
-        if (!rfi_ring_claimable(&l->run->rings[i]))
+        if (!may_claim(l, i) || !rfi_ring_claimable(&l->run->rings[i]))
             continue;
-        bool remote = s->ring_node[i] != s->worker_node;
-        uint32_t cost = rfi_ring_ready(&l->run->rings[i]) + (remote ? c->depth + 1 : 0);
+        uint32_t cost = rfi_ring_ready(&l->run->rings[i]) + (comes_first(l, i) ? 0 : c->depth + 1);
         if (cost < best_cost) {
             best_cost = cost;
             best = i;
@@ -60,6 +72,8 @@ static bool claim_one(struct loop *l)
         return false;
     for (uint32_t k = 0; k < ranks; k++) {
         uint32_t ring = (first + k) % ranks;
+        if (!may_claim(l, ring))
+            continue;
         int rc = rfi_jobs_claim(&l->jobs, ring);
         if (rc > 0)
             return true;
@@ -112,7 +126,9 @@ int rfi_worker_main(const struct rfi_worker_setup *setup, uint32_t worker)
         return 1;
     }
     l.bell = (struct rfi_bell_shared *)rfi_segment_region(&l.run->segment, RFI_R_BELLS) + setup->worker_node;
-    l.idle_wait_ns = rfi_min(IDLE_WAIT_NS, (uint64_t)l.run->config.heartbeat_ms * 1000000u / BEATS_A_LIMIT);
+    /* A standby of a ring of another node sleeps on another bell than the ring's. */
+    l.idle_wait_ns = l.run->config.replication > 1 && l.run->config.nodes > 1 ? STANDBY_WAIT_NS : IDLE_WAIT_NS;
+    l.idle_wait_ns = rfi_min(l.idle_wait_ns, (uint64_t)l.run->config.heartbeat_ms * 1000000u / BEATS_A_LIMIT);
     atomic_store_explicit(&l.jobs.record->started_ns, l.started_ns, memory_order_relaxed);
     while (!stopping(&l)) {
         beat(&l);

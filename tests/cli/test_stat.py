@@ -98,9 +98,27 @@ def test_status_words_follow_what_happens(ringfeed, run_name, make):
     victim = workers_of(serve)[0]
     os.kill(victim, signal.SIGSTOP)
     until(lambda: any(w["pid"] == victim and w["status"] == "slow" for w in ranks_and_workers()[1]))
-    os.kill(victim, signal.SIGKILL)
-    until(lambda: sum(w["incarnation"] for w in ranks_and_workers()[1]) == 3)
+    until(lambda: sum(w["incarnation"] for w in ranks_and_workers()[1]) == 3)  # fenced at the limit
     assert ringfeed.json("stat", run_name)["restarts"] == 1
+    serve.send(signal.SIGTERM)
+    assert serve.wait() == 0
+
+
+def test_the_history_tells_what_became_of_ranks_and_workers(ringfeed, run_name, make):
+    made = make.raw(n=300)
+    serve = ringfeed.serve(made.path, run_name, *made.args, "--epochs", 0, "--workers", 2)
+    trainer = Trainer(ringfeed, run_name, 0, "--step-ms", 1)
+    until(lambda: ringfeed.json("stat", run_name)["ranks"][0]["status"] == "active")
+    trainer.run.send(signal.SIGKILL)
+    trainer.run.wait()
+    until(lambda: ringfeed.json("stat", run_name)["ranks"][0]["status"] == "failed")
+    assert "history" not in ringfeed.json("stat", run_name)
+    history = ringfeed.json("stat", run_name, "--history")["history"]
+    assert {(h["party"], h["number"]) for h in history} == {("rank", 0), ("worker", 0), ("worker", 1)}
+    statuses = [h["status"] for h in history if h["party"] == "rank"]
+    assert statuses.index("active") < statuses.index("failed") and statuses[-1] == "failed"
+    ages = [h["seconds_ago"] for h in history if h["party"] == "rank"]
+    assert ages == sorted(ages, reverse=True)
     serve.send(signal.SIGTERM)
     assert serve.wait() == 0
 

@@ -28,6 +28,8 @@ DEATH = d(CUTS=0, KILLS=1, CRASHES=1, TICKETS=4, ERRORS=1)
 TWO_HELD = d(CUTS=0, KILLS=0, CRASHES=1, TICKETS=5, HOLD=2)
 CUTS_AND_DEATH = d(CUTS=2, KILLS=1, CRASHES=1, TICKETS=3, WORKERS=1)
 ALL_AT_ONCE = d(CUTS=2, KILLS=1, CRASHES=0, TICKETS=2)
+MOVE = d(KILLS=1, TICKETS=4)
+MOVES = d(KILLS=2, TICKETS=4)
 # Not only no wrong step, but no going round in circles (under weak fairness).
 LIVE = ["live"]
 
@@ -39,6 +41,7 @@ BASES = [
     ("ring", "three slots, a death", d(DEPTH=3, ARENA=5, CUTS=0, KILLS=1, CRASHES=0, TICKETS=4)),
     ("ring", "progress: deaths", LIVE + d(CUTS=0, KILLS=1, CRASHES=1, TICKETS=2)),
     ("ring", "progress: a cut, deaths, one worker", LIVE + d(CUTS=1, KILLS=1, CRASHES=0, TICKETS=3, WORKERS=1)),
+    ("move", "a hung read", MOVE),
     ("sleep", "P6", []),
     ("bell", "P7", []),
 ]
@@ -50,6 +53,7 @@ LONG = [
      d(DEPTH=3, ARENA=5, CUTS=2, KILLS=1, CRASHES=0, TICKETS=5, WORKERS=1)),
     ("ring", "a cut, a death, two workers", d(CUTS=1, KILLS=1, CRASHES=0, TICKETS=3)),
     ("ring", "two cuts, a death, two workers", ALL_AT_ONCE),
+    ("move", "two hung reads, back to the first arena", MOVES),
     ("ring", "progress: two cuts, deaths, one worker", LIVE + d(CUTS=2, KILLS=1, CRASHES=0, TICKETS=3, WORKERS=1)),
 ]
 
@@ -72,6 +76,12 @@ MUTATIONS = [
     ("ring", "CUT_BACK", CUTS_AND_DEATH, ASSERT),
     ("ring", "ONE_PLACE_WORD", ALL_AT_ONCE, ASSERT),
     ("ring", "NO_HELP", DEATH, STUCK),
+    ("move", "NO_WAIT", d(KILLS=1, TICKETS=5), ASSERT),
+    ("move", "NO_MOVE", d(KILLS=1, TICKETS=5), ASSERT),
+    ("move", "PLACE_LATER", d(KILLS=1, TICKETS=5), ASSERT),
+    ("move", "ARENA_AT_ONCE", d(KILLS=2, TICKETS=3), ASSERT),
+    ("move", "ARENA_WITH_BATCHES", d(KILLS=2, TICKETS=3), ASSERT),
+    ("move", "ARENA_WITH_READS", d(KILLS=2, TICKETS=3), ASSERT),
     ("sleep", "TRAINER_FENCE", [], STUCK),
     ("sleep", "WORKER_FENCE", [], STUCK),
     ("sleep", "NO_COMPARE", [], STUCK),
@@ -134,7 +144,7 @@ def mutation(run):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-j", type=int, default=1, metavar="N", help="runs at a time")
-    parser.add_argument("models", nargs="*", help="ring, sleep, bell; default all")
+    parser.add_argument("models", nargs="*", help="ring, move, sleep, bell; default all")
     args = parser.parse_args()
     for tool in ("spin", os.environ.get("CC", "cc").split()[0]):
         if not shutil.which(tool):

@@ -9,7 +9,7 @@ PATH=/usr/bin:/bin:$PATH
 build_packages=(gcc libc6-dev meson ninja-build pkg-config liburing-dev libhwloc-dev libnuma-dev libjson-c-dev
     libxxhash-dev python3)
 # shellcheck disable=SC2034
-test_packages=(g++ clang clang-format libclang-rt-14-dev libcriterion-dev binutils python3-numpy
+test_packages=(g++ clang clang-format libclang-rt-14-dev libcriterion-dev libfuse3-dev fuse3 binutils python3-numpy
     python3-pytest shellcheck spin groff-base)
 
 missing_packages() {

@@ -9,14 +9,16 @@
 #include "topology/topology.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/statvfs.h>
 
 struct options {
     struct cli_dataset_args dataset;
     struct cli_order_args order;
     struct cli_list paths;
-    uint32_t workers, queue_depth, spares;
+    uint32_t workers, queue_depth, spares, replication;
     uint64_t prefetch, prefetch_samples, ring_bytes;
     int engine, direct;
     const char *topology;
@@ -29,6 +31,7 @@ struct plan {
     struct rfi_topology topology;
     struct rfi_serve_plan serve;
     struct rfi_placement placement;
+    uint32_t *keepers; /* [ranks][replication] */
 };
 
 static int os_node(const struct plan *p, uint32_t node)
@@ -110,6 +113,14 @@ static void emit_ranks(struct cli_emit *e, const struct plan *p)
         cli_emit_str(e, "gpu", gpu < 0 ? NULL : p->topology.gpus[gpu].name);
         cli_emit_u64(e, "samples", rfi_order_rank_samples(p->serve.order, c->first_rank + i));
         cli_emit_u64(e, "batches", rfi_order_len(p->serve.order, c->first_rank + i));
+        if (c->replication > 1) {
+            char text[64] = "";
+            for (uint32_t k = 1; k < c->replication; k++)
+                snprintf(text + strlen(text), sizeof text - strlen(text), "%s%u", k > 1 ? "," : "",
+                         p->keepers[i * c->replication + k]);
+            cli_emit_u64(e, "primary", p->keepers[i * c->replication]);
+            cli_emit_str(e, "standbys", text);
+        }
         cli_emit_close(e);
     }
     cli_emit_close(e);
@@ -190,6 +201,7 @@ static int decide(struct plan *p, rf_dataset *d, struct rfi_error *err)
                                       .ring_bytes = o->ring_bytes,
                                       .queue_depth = o->queue_depth,
                                       .spares = o->spares,
+                                      .replication = o->replication,
                                       .engine = (rf_engine)o->engine,
                                       .direct = (rf_switch)o->direct};
     rf_dataset_get_info(d, &p->dataset);
@@ -198,6 +210,11 @@ static int decide(struct plan *p, rf_dataset *d, struct rfi_error *err)
         rc = rfi_serve_plan(&serve, &p->topology, &p->serve, err);
     if (rc == 0)
         rc = rfi_placement_plan(&p->topology, p->serve.config.ranks, p->serve.config.workers, &p->placement, err);
+    if (rc == 0 && !(p->keepers = calloc((size_t)p->serve.config.ranks * o->replication, sizeof *p->keepers)))
+        rc = rfi_fail(err, ENOMEM, "plan: no memory. Free some memory");
+    if (rc == 0)
+        rc = rfi_placement_keepers(&p->topology, &p->placement, p->serve.config.ranks, p->serve.config.workers,
+                                   o->replication, p->keepers, err);
     return rc;
 }
 
@@ -215,6 +232,7 @@ static int run(const struct options *o, rf_dataset *d)
         rc = rc == -EINVAL ? cli_usage("%s", err.text) : cli_fail(err.text);
     rfi_serve_plan_fini(&p->serve);
     rfi_placement_fini(&p->placement);
+    free(p->keepers);
     free(p);
     return rc;
 }
@@ -233,7 +251,7 @@ int verb_plan(int argc, char **argv)
 {
     static const char *const engines[] = {"auto", "uring", "pread", "null", NULL};
     static const char *const switches[] = {"auto", "on", "off", NULL};
-    struct options o = {.spares = RFI_SPARES_CHOSEN};
+    struct options o = {.spares = RFI_SPARES_CHOSEN, .replication = 1};
     const struct cli_option own[] = {
         {"workers", CLI_U32, &o.workers, .metavar = "N",
          .help = "worker processes, at most 64 (default: by cores and ranks)", .max = RFI_MAX_WORKERS},
@@ -247,6 +265,9 @@ int verb_plan(int argc, char **argv)
          .max = 4096},
         {"spares", CLI_U32, &o.spares, .metavar = "N",
          .help = "io_urings, and arenas for all ranks each, kept for a device that hangs (default 1)", .max = 63},
+        {"replication", CLI_U32, &o.replication, .metavar = "K",
+         .help = "workers that read for a rank: a primary, and standbys on other cores and nodes (default 1: any may)",
+         .min = 1, .max = RFI_KEEPERS_MOST},
         {"engine", CLI_CHOICE, &o.engine, .choices = engines, .help = "how to read (default auto: uring, else pread)"},
         {"direct", CLI_CHOICE, &o.direct, .choices = switches,
          .help = "O_DIRECT (default auto: when the data exceeds half of the free memory)"},

@@ -3,6 +3,7 @@
 
 #include "checkpoint/find.h"
 #include "coordinator/serve.h"
+#include "topology/topology.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -20,13 +21,14 @@ static const char *const auto_off[] = {"auto", "off", NULL};
 struct serve_args {
     const char *name;
     uint64_t workers, prefetch, prefetch_samples, ring_bytes, queue_depth, heartbeat_ms, max_restarts, timeout_ms,
-        parent_pid, spares;
+        parent_pid, spares, replication;
     int engine, direct, pin, numa, on_dead_rank, on_error;
     const char *checkpoint;
     uint64_t checkpoint_every;
     struct cli_list resume;
     uint64_t hedge_ms;
     struct cli_list mirrors;
+    double slow_ratio;
     bool json;
 };
 
@@ -149,6 +151,8 @@ static int serve(const struct serve_args *a, const struct cli_order_args *order,
         .heartbeat_ms = (uint32_t)a->heartbeat_ms,
         .timeout_ms = (uint32_t)a->timeout_ms,
         .max_restarts = (uint32_t)a->max_restarts,
+        .slow_ratio = a->slow_ratio,
+        .replication = (uint32_t)a->replication,
         .spares = a->spares == UINT64_MAX ? RFI_SPARES_CHOSEN : (uint32_t)a->spares,
         .mirrors = (const char *const *)a->mirrors.items,
         .n_mirrors = (uint32_t)a->mirrors.n,
@@ -182,7 +186,12 @@ static int serve(const struct serve_args *a, const struct cli_order_args *order,
 
 int verb_serve(int argc, char **argv)
 {
-    struct serve_args a = {.heartbeat_ms = 1000, .max_restarts = 100, .timeout_ms = 30000, .spares = UINT64_MAX};
+    struct serve_args a = {.heartbeat_ms = 1000,
+                           .max_restarts = 100,
+                           .timeout_ms = 30000,
+                           .spares = UINT64_MAX,
+                           .slow_ratio = 0.5,
+                           .replication = 1};
     struct cli_dataset_args dataset_args;
     struct cli_order_args order_args;
     struct cli_list paths;
@@ -212,6 +221,12 @@ int verb_serve(int argc, char **argv)
          .help = "deaths in a row without a batch before a worker is given up (default 100)", .max = 1000000},
         {"spares", CLI_U64, &a.spares, .metavar = "N",
          .help = "io_urings, and arenas for all ranks each, kept for a device that hangs (default 1)", .max = 63},
+        {"replication", CLI_U64, &a.replication, .metavar = "K",
+         .help = "workers that read for a rank: a primary, and standbys on other cores and nodes (default 1: any may)",
+         .min = 1, .max = RFI_KEEPERS_MOST},
+        {"slow-ratio", CLI_DOUBLE, &a.slow_ratio, .metavar = "R",
+         .help = "slow is who has less than this part of its peers' median throughput (default 0.5)", .dmin = 0,
+         .dmax = 1},
         {"timeout-ms", CLI_U64, &a.timeout_ms, .metavar = "MS",
          .help = "how long a trainer waits for a batch (default 30000)", .min = 1, .max = 86400000},
         {"checkpoint", CLI_STRING, &a.checkpoint, .metavar = "FILE",

@@ -2,6 +2,8 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 
 static void emit_dataset(struct cli_emit *e, const rf_stat *s)
 {
@@ -37,6 +39,13 @@ static void emit_rank(struct cli_emit *e, const rf_rank_stat *r)
     cli_emit_u64(e, "remote_samples", r->remote_samples);
     cli_emit_u64(e, "checkpoints", r->checkpoints);
     cli_emit_i64(e, "node", r->node);
+    if (r->primary >= 0) {
+        char text[64] = "";
+        for (uint32_t k = 0; k < r->n_standbys; k++)
+            snprintf(text + strlen(text), sizeof text - strlen(text), "%s%u", k ? "," : "", r->standbys[k]);
+        cli_emit_i64(e, "primary", r->primary);
+        cli_emit_str(e, "standbys", text);
+    }
     cli_emit_close(e);
 }
 
@@ -79,7 +88,23 @@ static void emit_fault(struct cli_emit *e, const rf_fault *f)
     cli_emit_close(e);
 }
 
-static int emit(const rf_stat *s, bool json)
+static void emit_history(struct cli_emit *e, const char *name, rf_party party, uint32_t number)
+{
+    rf_health h;
+    if (rf_read_health(name, party, number, &h) < 0) /* it has ended in between */
+        return;
+    for (uint32_t i = 0; i < h.n_history; i++) {
+        cli_emit_object(e, NULL);
+        cli_emit_str(e, "party", party == RF_PARTY_RANK ? "rank" : "worker");
+        cli_emit_u64(e, "number", number);
+        cli_emit_f64(e, "seconds_ago", h.history[i].seconds_ago, 3);
+        cli_emit_str(e, "status", rf_status_name(h.history[i].status));
+        cli_emit_f64(e, "samples_per_s", h.history[i].samples_per_s, 1);
+        cli_emit_close(e);
+    }
+}
+
+static int emit(const rf_stat *s, bool json, bool history)
 {
     struct cli_emit e;
     cli_emit_begin(&e, json);
@@ -119,15 +144,25 @@ static int emit(const rf_stat *s, bool json)
     for (uint64_t i = 0; i < s->n_faults; i++)
         emit_fault(&e, &s->faults[i]);
     cli_emit_close(&e);
+    if (history) {
+        cli_emit_array(&e, "history");
+        for (uint32_t i = 0; i < s->n_ranks; i++)
+            emit_history(&e, s->name, RF_PARTY_RANK, s->ranks[i].rank);
+        for (uint32_t i = 0; i < s->n_workers; i++)
+            emit_history(&e, s->name, RF_PARTY_WORKER, i);
+        cli_emit_close(&e);
+    }
     return cli_emit_end(&e);
 }
 
 int verb_stat(int argc, char **argv)
 {
-    bool json = false;
+    bool json = false, history = false;
     struct cli_list names;
     rf_stat s;
-    const struct cli_option own[] = {{"json", CLI_FLAG, &json, .help = "one JSON object"}, {0}};
+    const struct cli_option own[] = {{"json", CLI_FLAG, &json, .help = "one JSON object"},
+                                     {"history", CLI_FLAG, &history, .help = "what became of ranks and workers, too"},
+                                     {0}};
     const struct cli_option *const groups[] = {own, NULL};
     int rc = cli_parse(cli_verb_find("stat"), groups, argc, argv, &names);
     if (rc)
@@ -137,7 +172,7 @@ int verb_stat(int argc, char **argv)
     rc = rf_stat_read(names.items[0], &s);
     if (rc < 0)
         return rc == -EINVAL ? cli_usage("%s", rf_last_error()) : cli_fail(rf_last_error());
-    int code = emit(&s, json);
+    int code = emit(&s, json, history);
     rf_stat_free(&s);
     return code;
 }

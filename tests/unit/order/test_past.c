@@ -248,7 +248,7 @@ Test(past, every_sample_exactly_once_over_a_change_of_the_world, .timeout = 60)
                 struct rfi_error err = {0};
                 struct fixture before;
                 struct rfi_order *after;
-                unsigned seen[101] = {0};
+                unsigned seen[101] = {0}, located = 0, left = 0;
                 uint64_t ids[4];
                 a.batch = b.batch = 4;
                 a.shuffle = b.shuffle = RF_SHUFFLE_FULL;
@@ -268,9 +268,20 @@ Test(past, every_sample_exactly_once_over_a_change_of_the_world, .timeout = 60)
                 for (uint32_t r = 0; r < to; r++) {
                     rfi_view_seek(v, 0, r);
                     for (uint64_t k = 0, n; (n = rfi_view_batch(v, k, ids, NULL)) > 0; k++)
-                        for (uint64_t i = 0; i < n; i++)
+                        for (uint64_t i = 0; i < n; i++, left++)
                             seen[ids[i]]++;
                 }
+                for (uint64_t i = 0; i < 101; i++) { /* and back: position to index to position */
+                    uint32_t rank;
+                    uint64_t position, id;
+                    if (rfi_view_locate(v, 0, i, &rank, &position) < 0)
+                        continue;
+                    rfi_view_seek(v, 0, rank);
+                    cr_assert_eq(rfi_view_fill(v, position, 1, &id), 1);
+                    cr_assert_eq(id, i);
+                    located++;
+                }
+                cr_assert_eq(located, left);
                 for (int i = 0; i < 101; i++)
                     cr_assert_eq(seen[i], 1, "sample %d came %u times (W %u to %u)", i, seen[i], from, to);
                 rfi_view_destroy(v);

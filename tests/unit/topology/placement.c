@@ -173,3 +173,77 @@ Test(placement, the_number_of_workers_stays_between_one_and_half_the_cores)
     synthetic("numa:4 core:64 pu:1");
     cr_assert_eq(rfi_placement_workers(&t, 100), 64);
 }
+
+/* Says of any choice of keepers what must hold of it. */
+static void check_keepers(uint32_t ranks, uint32_t workers, uint32_t k)
+{
+    struct rfi_placement p;
+    struct rfi_error err;
+    uint32_t keepers[32 * 16], primaries[64] = {0}, most = 0, least = UINT32_MAX, nodes = 0, cores = 0;
+    check(ranks, workers, &p);
+    for (uint32_t w = 0; w < workers; w++) {
+        bool seen = false;
+        for (uint32_t v = 0; v < w; v++)
+            seen |= core_of(p.worker_cpu[v]) == core_of(p.worker_cpu[w]);
+        cores += !seen;
+    }
+    cr_assert_eq(rfi_placement_keepers(&t, &p, ranks, workers, k, keepers, &err), 0, "%s", err.text);
+    for (uint32_t n = 0; n < t.n_nodes; n++)
+        nodes += count(p.worker_node, workers, n) > 0;
+    for (uint32_t r = 0; r < ranks; r++) {
+        const uint32_t *of = keepers + r * k;
+        uint32_t distinct_nodes = 0;
+        for (uint32_t i = 0; i < k; i++) {
+            bool node_seen = false;
+            cr_assert_lt(of[i], workers);
+            for (uint32_t j = 0; j < i; j++) {
+                cr_assert_neq(of[i], of[j], "rank %u has worker %u twice", r, of[i]);
+                if (cores >= k) /* enough for one each */
+                    cr_assert_neq(core_of(p.worker_cpu[of[i]]), core_of(p.worker_cpu[of[j]]));
+                node_seen |= p.worker_node[of[i]] == p.worker_node[of[j]];
+            }
+            distinct_nodes += !node_seen;
+        }
+        cr_assert_eq(distinct_nodes, k < nodes ? k : nodes, "rank %u: %u nodes", r, distinct_nodes);
+        if (count(p.worker_node, workers, p.rank_node[r]))
+            cr_assert_eq(p.worker_node[of[0]], p.rank_node[r]);
+        primaries[of[0]]++;
+    }
+    for (uint32_t w = 0; w < workers; w++) {
+        most = primaries[w] > most ? primaries[w] : most;
+        least = primaries[w] < least ? primaries[w] : least;
+    }
+    if (t.n_nodes == 1)
+        cr_assert_leq(most - least, 1, "primaries are not spread");
+    rfi_placement_fini(&p);
+}
+
+Test(placement, standbys_are_on_other_cores_and_nodes)
+{
+    static const char *const machines[] = {"node:4 core:4 pu:2", "node:1 core:16 pu:2", "node:2 core:8 pu:2",
+                                           "node:8 core:2 pu:2"};
+    for (size_t m = 0; m < sizeof machines / sizeof *machines; m++) {
+        synthetic(machines[m]);
+        for (uint32_t ranks = 1; ranks <= 9; ranks += 2)
+            for (uint32_t workers = 1; workers <= 20; workers++)
+                for (uint32_t k = 1; k <= workers && k <= 5; k++)
+                    check_keepers(ranks, workers, k);
+    }
+}
+
+Test(placement, more_copies_than_workers_or_cores_are_refused)
+{
+    struct rfi_placement p;
+    struct rfi_error err;
+    uint32_t keepers[32];
+    synthetic("node:1 core:2 pu:2");
+    check(2, 2, &p);
+    cr_expect_eq(rfi_placement_keepers(&t, &p, 2, 2, 3, keepers, &err), -EINVAL);
+    cr_expect_not_null(strstr(err.text, "replication 3 needs 3 workers"), "%s", err.text);
+    rfi_placement_fini(&p);
+    check(2, 4, &p);
+    cr_expect_eq(rfi_placement_keepers(&t, &p, 2, 4, 3, keepers, &err), -EINVAL);
+    cr_expect_not_null(strstr(err.text, "3 cores"), "%s", err.text);
+    cr_expect_eq(rfi_placement_keepers(&t, &p, 2, 4, 2, keepers, &err), 0);
+    rfi_placement_fini(&p);
+}
