@@ -164,7 +164,8 @@ int rf_server_validate(const rf_server_options *o)
         (unsigned)o->numa > RF_OFF)
         return rfi_fail(err, EINVAL, "wrong options: engine, direct, pin or numa is not one of its enum");
     if ((unsigned)o->on_error > RF_ON_ERROR_REPLACE || o->n_mirrors > MAX_MIRRORS || (o->n_mirrors && !o->mirrors))
-        return rfi_fail(err, EINVAL, "wrong options: on_error is not one of its enum, or mirrors is not a list of at most %d",
+        return rfi_fail(err, EINVAL,
+                        "wrong options: on_error is not one of its enum, or mirrors is not a list of at most %d",
                         MAX_MIRRORS);
     for (size_t i = 0; i < o->n_mirrors; i++)
         if (!o->mirrors[i])

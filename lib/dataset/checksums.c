@@ -113,8 +113,7 @@ static void copy_sections(const struct rfi_dataset *d, const struct rfi_image_he
 }
 
 static int fill_checksums(const struct rfi_dataset *d, uint32_t *sums,
-                          int (*progress)(void *ctx, uint64_t done, uint64_t samples), void *ctx,
-                          struct rfi_error *err)
+                          int (*progress)(void *ctx, uint64_t done, uint64_t samples), void *ctx, struct rfi_error *err)
 {
     struct window w = {.fd = -1, .data = malloc(WINDOW_BYTES)};
     int rc = w.data ? 0 : rfi_fail(err, ENOMEM, "checksums: out of memory. Free some");
@@ -139,9 +138,8 @@ static int seal(struct rfi_image_header *h, unsigned char *image, size_t bytes, 
     return rfi_dataset_adopt(image, bytes, RFI_OWNED, false, d->root->absolute, ret, err);
 }
 
-int rfi_dataset_with_checksums(const struct rfi_dataset *d,
-                               int (*progress)(void *ctx, uint64_t done, uint64_t samples), void *ctx,
-                               struct rfi_dataset **ret, struct rfi_error *err)
+int rfi_dataset_with_checksums(const struct rfi_dataset *d, int (*progress)(void *ctx, uint64_t done, uint64_t samples),
+                               void *ctx, struct rfi_dataset **ret, struct rfi_error *err)
 {
     struct rfi_image_header h;
     if (!rfi_crc32c_available())
@@ -151,7 +149,8 @@ int rfi_dataset_with_checksums(const struct rfi_dataset *d,
     if (place(&d->h, &h) < 0)
         return rfi_fail(err, EOVERFLOW, "checksums: too many samples for this machine's address space");
     size_t bytes = (size_t)h.image_bytes;
-    unsigned char *image = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    unsigned char *image =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (image == MAP_FAILED)
         return rfi_fail(err, ENOMEM, "checksums: no memory for %zu bytes. Free some", bytes);
     copy_sections(d, &h, image);

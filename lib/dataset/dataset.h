@@ -85,9 +85,8 @@ bool rfi_dataset_checksum(const struct rfi_dataset *d, uint64_t i, uint32_t *ret
 
 /* A new handle on a copy of the image with a checksum for every sample: reads all of the dataset. -ENOTSUP:
  * built without CRC32C. `progress`: see rf_dataset_add_checksums. */
-int rfi_dataset_with_checksums(const struct rfi_dataset *d,
-                               int (*progress)(void *ctx, uint64_t done, uint64_t samples), void *ctx,
-                               struct rfi_dataset **ret, struct rfi_error *err);
+int rfi_dataset_with_checksums(const struct rfi_dataset *d, int (*progress)(void *ctx, uint64_t done, uint64_t samples),
+                               void *ctx, struct rfi_dataset **ret, struct rfi_error *err);
 
 /* Key of sample i (not NUL-terminated), or NULL. First use checks the keys' checksum. */
 const char *rfi_dataset_key(struct rfi_dataset *d, uint64_t i, size_t *ret_bytes);

@@ -44,6 +44,7 @@ static inline struct rfi_page_key rfi_audit_epoch_key(uint64_t epoch)
 }
 
 /* How many entries the log has for a batch. */
-uint64_t rfi_audit_faults(const struct rfi_audit *a, uint64_t epoch, uint32_t rank, uint64_t batch, uint64_t *ret_skipped);
+uint64_t rfi_audit_faults(const struct rfi_audit *a, uint64_t epoch, uint32_t rank, uint64_t batch,
+                          uint64_t *ret_skipped);
 
 void rfi_audit_missing(struct rfi_audit *a);

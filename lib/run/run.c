@@ -74,12 +74,13 @@ int rfi_run_size(struct rfi_config_shared *c, uint64_t dataset_bytes, uint64_t m
 
 uint64_t rfi_run_signature(void)
 {
-    const uint64_t sizes[] = {
-        sizeof(struct rfi_config_shared), sizeof(struct rfi_coordinator_shared), sizeof(struct rfi_worker_shared),
-        sizeof(struct rfi_rank_shared),   sizeof(struct rfi_inflight_shared),    sizeof(struct rfi_ring_shared),
-        sizeof(struct rfi_slot_shared),   sizeof(struct rfi_generation),         sizeof(struct rfi_trainer_shared),
-        sizeof(struct rfi_bell_shared),   sizeof(struct rfi_recorded),           sizeof(struct rfi_fault),
-        sizeof(struct rfi_fault_part),    RFI_N_REGIONS};
+    const uint64_t sizes[] = {sizeof(struct rfi_config_shared),   sizeof(struct rfi_coordinator_shared),
+                              sizeof(struct rfi_worker_shared),   sizeof(struct rfi_rank_shared),
+                              sizeof(struct rfi_inflight_shared), sizeof(struct rfi_ring_shared),
+                              sizeof(struct rfi_slot_shared),     sizeof(struct rfi_generation),
+                              sizeof(struct rfi_trainer_shared),  sizeof(struct rfi_bell_shared),
+                              sizeof(struct rfi_recorded),        sizeof(struct rfi_fault),
+                              sizeof(struct rfi_fault_part),      RFI_N_REGIONS};
     uint64_t h = 14695981039346656037u; /* FNV-1a over the words */
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         h = (h ^ sizes[i]) * 1099511628211u;

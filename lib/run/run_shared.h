@@ -137,7 +137,9 @@ struct rfi_inflight_shared {
     uint32_t file;
     uint32_t bytes;
     uint64_t submitted_ns;
-    uint64_t pad[3];
+    uint32_t staged; /* lands in the queue's staging, never in an arena */
+    uint32_t pad0;
+    uint64_t pad[2];
 };
 _Static_assert(sizeof(struct rfi_inflight_shared) == 64, "in-flight entry");
 

@@ -20,9 +20,15 @@ int rfi_files_init(struct rfi_files *f, const struct rfi_dataset *d, bool direct
     struct rlimit lim = {.rlim_cur = 1024};
     getrlimit(RLIMIT_NOFILE, &lim);
     uint64_t room = lim.rlim_cur > 128 ? lim.rlim_cur - 64 : 32;
-    *f = (struct rfi_files){
-        .dataset = d, .align = align, .direct = direct, .newest = NONE, .oldest = NONE, .spare = NONE,
-        .mirrors = mirrors, .n_mirrors = n_mirrors, .whole = true};
+    *f = (struct rfi_files){.dataset = d,
+                            .align = align,
+                            .direct = direct,
+                            .newest = NONE,
+                            .oldest = NONE,
+                            .spare = NONE,
+                            .mirrors = mirrors,
+                            .n_mirrors = n_mirrors,
+                            .whole = true};
     f->cap = (uint32_t)rfi_max(1, rfi_min(rfi_min(room, MOST), rfi_dataset_n_files(d) * (1 + (uint64_t)n_mirrors)));
     f->buckets = f->cap;
     f->slots = calloc(f->cap, sizeof *f->slots);

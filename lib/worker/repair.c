@@ -179,9 +179,10 @@ static void begin(struct rfi_jobs *j, struct rfi_job *job)
         struct rfi_extent e;
         if ((r->any && r->suspects[i].state != RFI_SOUND) || matches(j, job, i, a.ids[i], job->plan.lengths[i]))
             continue;
-        wrong_bytes(j, 0, a.ids[i]);
+        if (!job->mixed) /* else nobody knows whose bytes they are */
+            wrong_bytes(j, 0, a.ids[i]);
         if (rfi_dataset_extent(j->setup->dataset, a.ids[i], &e) == 0)
-            accuse(j, job, i, RFI_SPOILT, EILSEQ, e.offset);
+            accuse(j, job, i, job->mixed ? RFI_SHARED : RFI_SPOILT, EILSEQ, e.offset);
     }
 }
 
@@ -207,8 +208,8 @@ static void begin_read(struct rfi_jobs *j, struct rfi_job *job)
     r->error = rfi_dataset_extent(j->setup->dataset, r->id, &e) < 0 ? EBADMSG : 0;
     if (!r->error && e.bytes > job->plan.lengths[r->slot]) /* a decision of another dataset's log */
         r->error = EBADMSG;
-    r->run = (struct rfi_run){
-        .file = e.file, .offset = e.offset, .bytes = e.bytes, .place = job->plan.offsets[r->slot]};
+    r->run =
+        (struct rfi_run){.file = e.file, .offset = e.offset, .bytes = e.bytes, .place = job->plan.offsets[r->slot]};
     r->reading = true;
     r->issuing = !r->error && e.bytes > 0;
     job->issued = 0;

@@ -61,7 +61,8 @@ int verb_index(int argc, char **argv)
         return CLI_FAILED;
     }
     if (checksum && !rfi_crc32c_available()) {
-        cli_message("--checksum: this ringfeed was built without CRC32C. Build it with ISA-L (meson -Dchecksum=enabled)");
+        cli_message(
+            "--checksum: this ringfeed was built without CRC32C. Build it with ISA-L (meson -Dchecksum=enabled)");
         return CLI_FAILED;
     }
     uint64_t started = rfi_now_ns();

@@ -180,8 +180,9 @@ int verb_serve(int argc, char **argv)
          .help = "ask again for a read that is later than this, of a mirror where there is one (default 0: never)",
          .max = 3600000},
         {"on-error", CLI_CHOICE, &a.on_error, .choices = on_errors,
-         .help = "a sample that no copy gives: fail its batch, leave it out, or put the next one that fits in its place "
-                 "(default raise)"},
+         .help =
+             "a sample that no copy gives: fail its batch, leave it out, or put the next one that fits in its place "
+             "(default raise)"},
         {"parent-pid", CLI_U64, &a.parent_pid, .metavar = "PID", .help = "end when this parent process ends",
          .max = 1u << 30},
         {"json", CLI_FLAG, &a.json, .help = "the ready line as JSON"},
