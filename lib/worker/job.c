@@ -1,6 +1,7 @@
 /* Claim -> plan -> read -> publish, for one worker. The order of steps is the crash protocol:
  *   claim (CAS), descriptor arrays, writers bit, in-flight entry, submission, completion, entry
- *   cleared, writers bit cleared, publish. A worker may die between any two of them. */
+ *   cleared, repair and entries in the error log (repair.h), writers bit cleared, publish. A worker may
+ *   die between any two of them. */
 #include "worker/job.h"
 
 #include "base/bytes.h"

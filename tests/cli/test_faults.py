@@ -73,7 +73,10 @@ def batches_of(ringfeed, dataset, ranks, args):
 
 def indexed(ringfeed, dataset, tmp_path, *args):
     index = tmp_path / f"{random.randrange(1 << 40)}.rfi"
-    ringfeed.ok("index", dataset, "-o", index, *args)
+    done = ringfeed("index", dataset, "-o", index, *args)
+    if "built without CRC32C" in done.stderr:
+        pytest.skip("this build has no CRC32C (ISA-L was not found)")
+    assert done.returncode == 0, done.stderr
     return index
 
 
