@@ -232,7 +232,11 @@ static int make_queues(struct rfi_coordinator *c)
     int rc = open_readers(c, &engine);
     if (rc < 0)
         return rc;
-    for (uint32_t q = 0; f->direct && q < f->queues; q++) {
+    bool hedged = f->hedge_ms && engine == RF_ENGINE_URING;
+    if (f->hedge_ms && !hedged)
+        rfi_log(RFI_LOG_WARNING, "--hedge-ms does nothing here: the engine %s reads one after the other",
+                c->readers[0].ops->name);
+    for (uint32_t q = 0; (f->direct || hedged) && q < f->queues; q++) {
         uint64_t bytes = (uint64_t)f->queue_depth * RFI_STAGING_BYTES;
         void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         if (p == MAP_FAILED)

@@ -22,13 +22,17 @@ enum { FILES_COMPARED = 64, BLOCKS_COMPARED = 8, BLOCK_BYTES = 4096 };
 
 static int check_size(const struct rfi_dataset *d, uint32_t f, const char *path, struct rfi_error *err)
 {
-    struct stat st;
+    struct stat st, own;
+    char own_path[PATH_MAX];
     if (stat(path, &st) < 0)
         return rfi_fail(err, errno,
                         "--mirror: %s: %s. A mirror has every file of the dataset, under the same relative name", path,
                         strerror(errno));
     if (!S_ISREG(st.st_mode))
         return rfi_fail(err, ENOTSUP, "--mirror: %s is not a regular file. Copy the dataset again", path);
+    if (rfi_dataset_path(d, f, own_path, sizeof own_path) == 0 && stat(own_path, &own) == 0 &&
+        own.st_dev == st.st_dev && own.st_ino == st.st_ino)
+        return rfi_fail(err, EINVAL, "--mirror: %s is the dataset's own file. Name a folder with a copy", path);
     if ((uint64_t)st.st_size != rfi_dataset_file_bytes(d, f))
         return rfi_fail(err, ESTALE, "--mirror: %s has %llu bytes, the dataset's own file %llu. Copy it again", path,
                         (unsigned long long)st.st_size, (unsigned long long)rfi_dataset_file_bytes(d, f));
@@ -83,10 +87,7 @@ static int compare_open(const struct rfi_dataset *d, uint32_t f, int own, int co
                         const char *copy_path, struct rfi_error *err)
 {
     uint64_t bytes = rfi_dataset_file_bytes(d, f);
-    struct stat a, b;
     int rc = 0;
-    if (fstat(own, &a) == 0 && fstat(copy, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
-        return rfi_fail(err, EINVAL, "--mirror: %s is the dataset's own file. Name a folder with a copy", copy_path);
     for (uint32_t k = 0; k < BLOCKS_COMPARED && rc == 0; k++)
         rc = compare_block(own, copy, block_offset(bytes, k), rfi_min(bytes, BLOCK_BYTES), own_path, copy_path, err);
     return rc;

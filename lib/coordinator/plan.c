@@ -163,7 +163,7 @@ int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology 
     c->started_ns = rfi_now_ns();
     copy_faults(o, rfi_state_last(&ret->birth)->n_faults, c);
     memcpy(c->fingerprint, info.fingerprint, sizeof info.fingerprint);
-    if (c->direct)
+    if (c->direct || c->hedge_ms)
         ret->staging_bytes = (uint64_t)c->queues * c->queue_depth * RFI_STAGING_BYTES;
     return rfi_run_size(c, ret->dataset_bytes, ret->membership_bytes, ret->origin_bytes, &ret->size, err);
 }

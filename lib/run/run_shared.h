@@ -204,7 +204,7 @@ struct rfi_inflight_shared {
     uint32_t file;
     uint32_t bytes;
     uint64_t submitted_ns;
-    uint32_t staged; /* lands in the queue's staging, not in the arena */
+    uint32_t staged; /* lands in the queue's staging, never in an arena */
     uint32_t pad0;
     uint64_t pad[2];
 };

@@ -1,10 +1,12 @@
 /* Claim -> plan -> read -> publish, for one worker. The order of steps is the crash protocol:
  *   claim (CAS), descriptor arrays, writers bit, in-flight entry, submission, completion, entry
- *   cleared, writers bit cleared, publish. A worker may die between any two of them. */
+ *   cleared, repair and entries in the error log (repair.h), writers bit cleared, publish. A worker may
+ *   die between any two of them. */
 #include "worker/job.h"
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "worker/hedge.h"
 #include "worker/publish.h"
 #include "worker/repair.h"
 
@@ -31,6 +33,8 @@ int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint
     for (uint32_t i = 0; i < c->queue_depth; i++)
         j->flights[i].next_free = i + 1 < c->queue_depth ? i + 1 : NONE;
     int rc = rfi_files_init(&j->files, setup->dataset, c->direct, c->align, setup->mirrors, c->mirrors);
+    if (c->engine == RF_ENGINE_URING) /* the others read one after the other: nothing would overtake */
+        j->hedge_ns = (uint64_t)c->hedge_ms * 1000000u;
     j->files.whole = c->on_error == RF_ON_ERROR_RAISE && !c->mirrors;
     for (uint32_t i = 0; rc == 0 && i < c->ranks; i++)
         rc = rfi_content_init(&j->contents[i], setup->dataset, setup->order, c->first_rank + i, &run->ranks[i].lens,
@@ -168,7 +172,13 @@ static void shape_flight(struct rfi_jobs *j, struct rfi_job *job, const struct r
     f->need_from = from;
     f->copy_to = NULL;
     f->direct = f->file->direct;
-    if (!f->direct) {
+    if (j->hedge_ns) { /* all staged, so that a second read may win while the first is out */
+        f->offset = f->direct ? rfi_align_down(from, a) : from;
+        f->need_to = rfi_min(end, f->offset + RFI_HEDGED_BYTES);
+        f->bytes = (uint32_t)(f->direct ? rfi_align_up(f->need_to - f->offset, a) : f->need_to - f->offset);
+        f->dest = j->staging + (uint64_t)tag * RFI_STAGING_BYTES;
+        f->copy_to = region + run->place + job->issued;
+    } else if (!f->direct) {
         f->need_to = rfi_min(end, from + RFI_PIECE_BYTES);
         f->offset = from;
         f->bytes = (uint32_t)(f->need_to - from);
@@ -187,7 +197,7 @@ static void shape_flight(struct rfi_jobs *j, struct rfi_job *job, const struct r
     }
 }
 
-static void queue_flight(struct rfi_jobs *j, uint32_t tag)
+void rfi_flight_queue(struct rfi_jobs *j, uint32_t tag)
 {
     struct rfi_flight *f = &j->flights[tag];
     struct rfi_inflight_shared *e = rfi_run_inflight(j->run, j->queue, tag);
@@ -206,6 +216,16 @@ static void queue_flight(struct rfi_jobs *j, uint32_t tag)
         &(struct rfi_read){.fd = f->file->fd, .dest = f->dest, .offset = f->offset, .bytes = f->bytes, .tag = tag});
     atomic_fetch_add_explicit(&j->record->reads, 1, memory_order_relaxed);
     j->queued_bytes += f->bytes;
+}
+
+uint32_t rfi_flight_take(struct rfi_jobs *j, struct rfi_open_file *file)
+{
+    uint32_t tag = j->free_flight;
+    struct rfi_flight *f = &j->flights[tag];
+    j->free_flight = f->next_free;
+    *f = (struct rfi_flight){.used = true, .file = file, .twin = NONE, .asked_ns = rfi_now_ns()};
+    j->in_flight++;
+    return tag;
 }
 
 /* Issues one piece of the job. False: nothing was issued (an error, or no descriptor free right now). */
@@ -228,18 +248,22 @@ static bool issue_piece(struct rfi_jobs *j, struct rfi_job *job)
         next_run(job);
         return true;
     }
-    uint32_t tag = j->free_flight;
+    uint32_t tag = rfi_flight_take(j, file);
     struct rfi_flight *f = &j->flights[tag];
-    j->free_flight = f->next_free;
-    f->file = file;
     shape_flight(j, job, run, f, tag);
     job->issued = f->need_to - run->offset;
     if (job->issued == run->bytes)
         next_run(job);
     job->in_flight++;
-    j->in_flight++;
-    queue_flight(j, tag);
+    rfi_flight_queue(j, tag);
     return true;
+}
+
+/* Some places are kept for second reads: else late first ones could take them all. */
+static bool may_issue(const struct rfi_jobs *j)
+{
+    uint32_t depth = j->reader->depth;
+    return j->free_flight != NONE && (!j->hedge_ns || depth < 2 || j->in_flight < depth - rfi_max(1, depth / 4));
 }
 
 void rfi_jobs_issue(struct rfi_jobs *j)
@@ -248,7 +272,7 @@ void rfi_jobs_issue(struct rfi_jobs *j)
         struct rfi_job *job = &j->jobs[i];
         if (!job->used)
             continue;
-        while (!all_issued(job) && j->free_flight != NONE)
+        while (!all_issued(job) && may_issue(j))
             if (!issue_piece(j, job))
                 break;
         finish_if_done(j, job);
@@ -260,8 +284,8 @@ static void land(struct rfi_jobs *j, uint32_t tag)
     struct rfi_flight *f = &j->flights[tag];
     atomic_store_explicit(&rfi_run_inflight(j->run, j->queue, tag)->active, 0, memory_order_release);
     rfi_files_put(&j->files, f->file);
-    f->job->in_flight--;
     j->in_flight--;
+    f->used = false;
     f->next_free = j->free_flight;
     j->free_flight = tag;
 }
@@ -274,7 +298,7 @@ static void continue_flight(struct rfi_jobs *j, uint32_t tag, uint64_t got_to)
     f->dest += from - f->offset;
     f->bytes -= (uint32_t)(from - f->offset);
     f->offset = from;
-    queue_flight(j, tag);
+    rfi_flight_queue(j, tag);
 }
 
 /* Copies what a staged read brought. Only the needed range, and only once. */
@@ -294,42 +318,63 @@ static bool retry_buffered(struct rfi_jobs *j, uint32_t tag)
     if (!f->direct || (f->file->direct && rfi_files_buffered(&j->files, f->file) != 0))
         return false;
     f->direct = false;
-    queue_flight(j, tag);
+    rfi_flight_queue(j, tag);
     return true;
+}
+
+/* A read is over for good: 0, or an errno with the place in the file. Of two reads of the same bytes the first
+ * that succeeds counts; the other is left to land in staging. */
+static void settle_flight(struct rfi_jobs *j, uint32_t tag, int error, uint64_t offset)
+{
+    struct rfi_flight *f = &j->flights[tag];
+    struct rfi_job *job = f->job;
+    uint64_t from = rfi_max(f->need_from, rfi_min(offset, f->need_to));
+    if (f->twin != NONE && rfi_hedge_settled(j, tag, error)) {
+        land(j, tag); /* failed, and the other one is still out */
+        return;
+    }
+    if (error)
+        rfi_repair_failed_read(j, job, f->file->file, from, f->need_to, error, offset);
+    land(j, tag);
+    job->in_flight--;
+    finish_if_done(j, job);
 }
 
 static void complete(struct rfi_jobs *j, const struct rfi_completion *c)
 {
     struct rfi_flight *f = &j->flights[c->tag];
     struct rfi_job *job = f->job;
+    if (!job) { /* its twin came first: these bytes go nowhere */
+        land(j, c->tag);
+        return;
+    }
     if (c->result == -EINTR || c->result == -EAGAIN) {
-        queue_flight(j, c->tag);
+        rfi_flight_queue(j, c->tag);
         return;
     }
     if (c->result == -EINVAL && retry_buffered(j, c->tag))
         return;
     if (c->result < 0) {
-        rfi_repair_failed_read(j, job, f->file->file, f->need_from, f->need_to, -c->result, f->need_from);
-    } else {
-        uint64_t to = f->offset + (uint64_t)c->result, a = j->run->config.align;
-        copy_staged(f, rfi_min(to, f->need_to));
-        /* A direct read stops inside a block only at the end; asking again from its start gives the same. */
-        bool at_end = c->result == 0 || (f->direct && rfi_align_down(to, a) <= f->offset);
-        if (to < f->need_to && !at_end && !job->error) {
-            continue_flight(j, c->tag, to);
-            return;
-        }
-        if (to < f->need_to && !job->error) /* the file ends before the table says so */
-            rfi_repair_failed_read(j, job, f->file->file, rfi_max(f->need_from, rfi_min(to, f->need_to)), f->need_to,
-                                   ENODATA, to);
+        settle_flight(j, c->tag, -c->result, f->need_from);
+        return;
     }
-    land(j, c->tag);
-    finish_if_done(j, job);
+    uint64_t to = f->offset + (uint64_t)c->result, a = j->run->config.align;
+    copy_staged(f, rfi_min(to, f->need_to));
+    /* A direct read stops inside a block only at the end; asking again from its start gives the same. */
+    bool at_end = c->result == 0 || (f->direct && rfi_align_down(to, a) <= f->offset);
+    if (to < f->need_to && !at_end && !job->error) {
+        continue_flight(j, c->tag, to);
+        return;
+    }
+    bool cut = to < f->need_to && !job->error; /* the file ends before the table says so */
+    settle_flight(j, c->tag, cut ? ENODATA : 0, cut ? to : f->need_from);
 }
 
 int rfi_jobs_reap(struct rfi_jobs *j, uint64_t wait_ns)
 {
     struct rfi_completion done[REAP_MOST];
+    if (j->hedge_ns)
+        rfi_jobs_hedge(j);
     int n = j->reader->ops->reap(j->reader, done, REAP_MOST, wait_ns);
     if (n > 0)
         atomic_store_explicit(&j->record->completed_ns, rfi_now_ns(), memory_order_relaxed);
@@ -339,12 +384,21 @@ int rfi_jobs_reap(struct rfi_jobs *j, uint64_t wait_ns)
     return n;
 }
 
+/* Reads that nobody waits for any more do not count: they land in staging, which outlives us as long as they do. */
+static bool any_reading(const struct rfi_jobs *j)
+{
+    for (uint32_t i = 0; i < j->n_jobs; i++)
+        if (j->jobs[i].used && j->jobs[i].in_flight)
+            return true;
+    return false;
+}
+
 void rfi_jobs_stop(struct rfi_jobs *j)
 {
     for (uint32_t i = 0; i < j->n_jobs; i++)
         if (j->jobs[i].used)
             rfi_job_fail(&j->jobs[i], ECANCELED, 0, 0); /* no further reads */
-    for (uint64_t until = rfi_now_ns() + 5000000000u; j->in_flight && rfi_now_ns() < until;)
+    for (uint64_t until = rfi_now_ns() + 5000000000u; any_reading(j) && rfi_now_ns() < until;)
         if (rfi_jobs_reap(j, 1000000) < 0)
             break;
     for (uint32_t i = 0; i < j->n_jobs; i++) {

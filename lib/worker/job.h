@@ -58,12 +58,17 @@ struct rfi_job {
     bool error_sample_known;
     uint64_t error_sample;
     uint32_t skipped; /* samples left out of the batch */
+    bool mixed; /* some bytes came from a mirror before anything had failed */
     struct rfi_repair repair;
 };
 
-/* One read in flight; the index is its entry in the shared table and its staging place. */
+/* One read in flight; the index is its entry in the shared table and its staging place. `job` is NULL once
+ * nobody waits for it any more (its twin came first): it lands in staging, and then its place is free. */
 struct rfi_flight {
+    bool used, hedge; /* hedge: the second read of the two */
     struct rfi_job *job;
+    uint32_t twin; /* the other read of the same bytes, or none */
+    uint64_t asked_ns;
     struct rfi_open_file *file;
     bool direct; /* how it was asked for: the file may have been turned buffered since */
     unsigned char *dest; /* where the read lands */
@@ -89,6 +94,8 @@ struct rfi_jobs {
     uint32_t free_flight; /* chain */
     uint32_t in_flight;
     uint64_t queued_bytes; /* asked for since the last submission */
+    uint64_t hedge_ns; /* a read later than this is asked for again; 0: never */
+    uint64_t hedged_ns; /* when late reads were looked for last */
     uint8_t *reported; /* [files * copies]: what was said of a copy; NULL until something is */
 };
 
@@ -108,6 +115,10 @@ void rfi_job_fail(struct rfi_job *job, int error, uint32_t file, uint64_t offset
 
 /* Where the batch lies. */
 unsigned char *rfi_job_region(const struct rfi_jobs *j, const struct rfi_job *job);
+
+/* A place for one read more (there is one), of a file that the caller has counted; and its hand-over. */
+uint32_t rfi_flight_take(struct rfi_jobs *j, struct rfi_open_file *file);
+void rfi_flight_queue(struct rfi_jobs *j, uint32_t tag);
 
 /* Takes completions, waiting at most wait_ns for the first; returns how many. */
 int rfi_jobs_reap(struct rfi_jobs *j, uint64_t wait_ns);

@@ -80,6 +80,13 @@ static bool tolerant(const struct rfi_jobs *j)
     return j->run->config.mirrors || j->run->config.on_error != RF_ON_ERROR_RAISE;
 }
 
+/* What we lack says nothing about the data: no copy would help, and no decision may rest on it. */
+static bool our_own(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS || error == EFAULT ||
+           error == EBADF || error == EINVAL || error == ECANCELED;
+}
+
 /* Accuses every sample that the failed range [from, to) of a file touches. */
 static void accuse_range(struct rfi_jobs *j, struct rfi_job *job, uint32_t file, uint64_t from, uint64_t to, int error,
                          uint64_t offset)
@@ -107,6 +114,10 @@ bool rfi_repair_failed_read(struct rfi_jobs *j, struct rfi_job *job, uint32_t fi
     struct rfi_repair *r = &job->repair;
     if (job->error)
         return false;
+    if (our_own(error)) {
+        rfi_job_fail(job, error, file, offset);
+        return false;
+    }
     if (r->reading) {
         r->error = r->error ? r->error : error;
         report(j, file, r->copy, r->id, offset, error);
@@ -179,9 +190,10 @@ static void begin(struct rfi_jobs *j, struct rfi_job *job)
         struct rfi_extent e;
         if ((r->any && r->suspects[i].state != RFI_SOUND) || matches(j, job, i, a.ids[i], job->plan.lengths[i]))
             continue;
-        wrong_bytes(j, 0, a.ids[i]);
+        if (!job->mixed) /* else nobody knows whose bytes they are */
+            wrong_bytes(j, 0, a.ids[i]);
         if (rfi_dataset_extent(j->setup->dataset, a.ids[i], &e) == 0)
-            accuse(j, job, i, RFI_SPOILT, EILSEQ, e.offset);
+            accuse(j, job, i, job->mixed ? RFI_SHARED : RFI_SPOILT, EILSEQ, e.offset);
     }
 }
 

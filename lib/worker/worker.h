@@ -14,6 +14,9 @@ enum { RFI_STAGING_BYTES = 128 << 10 };
 /* A read in place is cut into pieces of this size, so that one large sample cannot hold the queue. */
 enum { RFI_PIECE_BYTES = 1 << 20 };
 
+/* With --hedge-ms every read goes through staging, rounded outwards by less than two blocks. */
+enum { RFI_HEDGED_BYTES = RFI_STAGING_BYTES / 2 };
+
 struct rfi_worker_setup {
     struct rfi_run_view *run;
     struct rfi_dataset *dataset;

@@ -49,7 +49,7 @@ class Faulty:
     def end(self):
         LIBC.umount2(str(self.path).encode(), 2)  # MNT_DETACH
         if self.process.poll() is None:
-            self.process.terminate()
+            self.process.kill()
         self.process.communicate()
 
 

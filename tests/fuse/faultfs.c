@@ -11,6 +11,7 @@
  *     flip             the first byte of the range has its lowest bit flipped
  *     eof              the file ends at FROM for this read
  *     late             it comes ARG milliseconds late
+ *     stale            it comes ARG milliseconds late, and the bytes of the range are zero
  * Only reads of ringfeed's workers are spoilt (by the name of the process, io_uring's helpers included), so
  * that a test can read the truth through the same path. /.faults tells "reads R" and "spoilt S". Reads come to
  * us as they are asked for (direct_io), unless `cached` is given. */
@@ -168,7 +169,7 @@ static ssize_t spoil(const struct rule *r, char *buf, ssize_t n, uint64_t offset
         return n > 1 ? n / 2 : n;
     if (strcmp(r->kind, "eof") == 0)
         return (ssize_t)(from < (uint64_t)n ? from : (uint64_t)n);
-    if (strcmp(r->kind, "zero") == 0 && end > from)
+    if ((strcmp(r->kind, "zero") == 0 || strcmp(r->kind, "stale") == 0) && end > from)
         memset(buf + from, 0, end - from);
     if (strcmp(r->kind, "flip") == 0 && end > from)
         buf[from] ^= 1;
@@ -196,7 +197,7 @@ static int fs_read(const char *path, char *buf, size_t bytes, off_t offset, stru
     const struct rule *r = from_a_worker() ? rule_for(below(path), (uint64_t)offset, bytes) : NULL;
     if (r && strcmp(r->kind, "eio") == 0)
         return -EIO;
-    if (r && strcmp(r->kind, "late") == 0) {
+    if (r && (strcmp(r->kind, "late") == 0 || strcmp(r->kind, "stale") == 0)) {
         struct timespec ts = {.tv_sec = (time_t)(r->arg / 1000), .tv_nsec = (long)(r->arg % 1000) * 1000000};
         while (nanosleep(&ts, &ts) < 0 && errno == EINTR)
             ;
@@ -205,6 +206,14 @@ static int fs_read(const char *path, char *buf, size_t bytes, off_t offset, stru
     if (n < 0)
         return -errno;
     return (int)(r ? spoil(r, buf, n, (uint64_t)offset) : n);
+}
+
+/* Late reads must not hold up the others: by default the kernel stops everybody at 12 in the background. */
+static void *fs_init(struct fuse_conn_info *conn, struct fuse_config *config)
+{
+    (void)config;
+    conn->max_background = 1024;
+    return NULL;
 }
 
 static int load_rules(const char *path)
@@ -231,13 +240,18 @@ static int load_rules(const char *path)
 
 int main(int argc, char **argv)
 {
-    static const struct fuse_operations operations = {
-        .getattr = fs_getattr, .readdir = fs_readdir, .open = fs_open, .read = fs_read, .release = fs_release};
+    static const struct fuse_operations operations = {.init = fs_init,
+                                                      .getattr = fs_getattr,
+                                                      .readdir = fs_readdir,
+                                                      .open = fs_open,
+                                                      .read = fs_read,
+                                                      .release = fs_release};
     if (argc < 4 || (fs.root = open(argv[1], O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0 || load_rules(argv[3]) < 0) {
         fprintf(stderr, "faultfs FOLDER MOUNTPOINT RULES [cached]\n");
         return 2;
     }
     fs.cached = argc > 4 && strcmp(argv[4], "cached") == 0;
-    char *args[] = {argv[0], (char *)"-f", (char *)"-oro,default_permissions,fsname=faultfs", argv[2], NULL};
+    char *args[] = {argv[0], (char *)"-f", (char *)"-oro,default_permissions,fsname=faultfs,max_threads=256", argv[2],
+                    NULL};
     return fuse_main(4, args, &operations, NULL);
 }

@@ -7,7 +7,7 @@ PATH=/usr/bin:/bin:$PATH
 
 # shellcheck disable=SC2034 # used by who sources this
 build_packages=(gcc libc6-dev meson ninja-build pkg-config liburing-dev libhwloc-dev libnuma-dev libjson-c-dev
-    libxxhash-dev python3)
+    libxxhash-dev libisal-dev python3)
 # shellcheck disable=SC2034
 test_packages=(g++ clang clang-format libclang-rt-14-dev libcriterion-dev libfuse3-dev fuse3 binutils python3-numpy
     python3-pytest shellcheck spin groff-base)
