@@ -1,6 +1,6 @@
 /* When and how much to move (--strategy adaptive). Throughput of a rank: batches released a second while it had
  * work, smoothed. Imbalance = 1 - slowest / median: a coefficient of variation cannot see one half-speed rank
- * among eight. Moves are made while it stays above the threshold (off again below half of it), at least 250 ms
+ * among eight. Where a trainer reports its own throughput (rf_report_health), that counts. Moves are made while it stays above the threshold (off again below half of it), at least 250 ms
  * apart, and only when the predicted end of the epoch comes clearly nearer. */
 #include "coordinator/internal.h"
 
@@ -37,9 +37,12 @@ static void measure(struct rfi_coordinator *c, uint32_t i, const struct rfi_outl
 {
     struct rfi_measured *m = &c->measured[i];
     bool busy = !o->over && o->left > 0 && c->leases[i].sock >= 0;
+    double reported = c->leases[i].sock >= 0 ? rfi_reported_rate(c, i, now) : 0;
     uint64_t batches = o->released - rfi_min(o->released, m->released);
     if (!busy || m->epoch != o->epoch)
         close_window(c, i, batches);
+    if (reported > 0) /* what the trainer could do counts more than what it was given */
+        m->rate = reported / (double)c->run.config.batch;
     if (!m->since_ns) {
         m->since_ns = busy ? now : 0;
         m->released = o->released;
@@ -47,6 +50,8 @@ static void measure(struct rfi_coordinator *c, uint32_t i, const struct rfi_outl
         return;
     }
     uint64_t ns = now - m->since_ns;
+    if (reported > 0)
+        return;
     if (ns < APART_NS || (batches < WINDOW_BATCHES && ns < WINDOW_NS))
         return;
     if (batches == 0) { /* slower than one batch in this time, whatever it is */

@@ -184,4 +184,6 @@ void rfi_rates_step(struct rfi_coordinator *c);
 /* status.c: active, idle, slow, failed, unknown; and their history */
 int rfi_status_open(struct rfi_coordinator *c);
 void rfi_status_step(struct rfi_coordinator *c);
+/* Samples a second, by the trainer's own word of late; 0: it has said nothing. */
+double rfi_reported_rate(const struct rfi_coordinator *c, uint32_t ring, uint64_t now);
 void rfi_status_close(struct rfi_coordinator *c);

@@ -110,17 +110,23 @@ static void look_at_worker(struct rfi_coordinator *c, uint32_t w, uint64_t elaps
     d->active_ns = 0;
 }
 
-static void look_at_rank(struct rfi_coordinator *c, uint32_t i, uint64_t now)
+double rfi_reported_rate(const struct rfi_coordinator *c, uint32_t i, uint64_t now)
 {
-    struct judged *d = &c->judge->all[c->run.config.workers + i];
     const struct rfi_trainer_shared *t = c->run.rings[i].tr;
     uint64_t reported = word(&t->reported_ns);
     bool fresh = reported && reported <= now && now - reported < REPORT_NS;
+    return fresh ? number(word(&t->reported_rate)) : 0;
+}
+
+static void look_at_rank(struct rfi_coordinator *c, uint32_t i, uint64_t now)
+{
+    struct judged *d = &c->judge->all[c->run.config.workers + i];
+    double reported = rfi_reported_rate(c, i, now);
     if (atomic_load_explicit(&c->run.ranks[i].status, memory_order_relaxed) < RF_STATUS_ACTIVE ||
         atomic_load_explicit(&c->run.ranks[i].status, memory_order_relaxed) == RF_STATUS_IDLE)
         d->rate = 0;
     else
-        d->rate = number(fresh ? word(&t->reported_rate) : word(&c->run.ranks[i].rate_samples));
+        d->rate = reported > 0 ? reported : number(word(&c->run.ranks[i].rate_samples));
 }
 
 static rf_status worker_status(const struct rfi_coordinator *c, uint32_t w, uint64_t now)
