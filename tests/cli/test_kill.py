@@ -326,3 +326,41 @@ def test_a_clean_stop_is_told_to_trainers(ringfeed, run_name, make):
     assert "was stopped" in trainer.run.stderr and str(serve.pid) in trainer.run.stderr
     summary = json.loads(trainer.run.stdout)
     assert summary["samples"] == len(trainer.lines()) and summary["check_errors"] == 0
+
+
+def test_deaths_leave_nothing_behind_in_the_parent(ringfeed, run_name, make):
+    """Descriptors, memory, processes and objects are the same after 40 deaths of workers and 12 of trainers."""
+    made = make.files(n=60, sizes=(0, 20000))
+    serve = ringfeed.serve(made.path, run_name, "--ranks", 2, "--batch", 1, "--epochs", 0, "--workers", 2)
+    busy = Trainer(ringfeed, run_name, 1, "--step-ms", 1)  # so that workers publish and are started again at once
+
+    def restarted(n):
+        return lambda: ringfeed.json("stat", run_name)["restarts"] == n and len(workers_of(serve)) == 2
+
+    def resources():
+        fds = sorted(os.readlink(f"/proc/{serve.pid}/fd/{fd}").split(":")[0] for fd in os.listdir(f"/proc/{serve.pid}/fd"))
+        rollup = pathlib.Path(f"/proc/{serve.pid}/smaps_rollup").read_text()
+        private = sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_Dirty"))
+        return fds, private, len(workers_of(serve)), [name for name in shm_objects() if run_name in name]
+
+    def hit(n_workers, n_trainers, so_far):
+        for i in range(n_workers):
+            os.kill(workers_of(serve)[i % 2], signal.SIGKILL)
+            until(restarted(so_far + i + 1))
+        for _ in range(n_trainers):
+            trainer = Trainer(ringfeed, run_name, 0)
+            until(lambda: trainer.lines())
+            trainer.run.send(signal.SIGKILL)
+            trainer.run.wait()
+        until(lambda: ringfeed.json("stat", run_name)["ranks"][0]["pid"] == 0)
+
+    until(lambda: busy.lines())
+    hit(5, 2, 0)  # what is allocated once is there now
+    before = resources()
+    hit(40, 12, 5)
+    until(lambda: resources()[0] == before[0], 10)
+    after = resources()
+    assert after[2:] == before[2:]
+    assert after[1] <= before[1] + 1024, f"{before[1]} kB private before, {after[1]} after"
+    serve.send(signal.SIGTERM)
+    assert serve.wait() == 0
