@@ -224,7 +224,10 @@ typedef struct rf_server_options {
     uint32_t heartbeat_ms, max_restarts;
     const char *command; /* path of the ringfeed command; NULL: $RINGFEED, beside the library, PATH */
     int detached; /* nonzero: the server outlives this process */
-    uint64_t reserved[16];
+    int spares; /* io_urings, and arenas for all ranks each, kept for a device that hangs; -1: chosen (1) */
+    uint32_t replication; /* workers that read for a rank, a primary and standbys; 0, 1: any may */
+    double slow_ratio; /* slow is who has less than this part of its peers' median throughput; 0: 0.5 */
+    uint64_t reserved[14];
 } rf_server_options;
 
 typedef struct rf_server rf_server;
