@@ -18,7 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { DOUBLINGS_MOST = 10, ONE_READ_LIMITS = 4 };
+enum { DOUBLINGS_MOST = 10, ONE_READ_LIMITS = 4, BEATS_TO_REAP = 3 };
 
 struct watched {
     uint64_t beat, since_ns; /* last beat seen, and our first look that saw it */
@@ -30,6 +30,8 @@ struct watched {
     uint64_t slow_at; /* last completion then */
     uint64_t look_ns; /* next look at the in-flight table */
     uint64_t probed_ns; /* a probe is under way since; 0: none */
+    uint64_t answered_beat; /* beats seen since the probe was answered: the last one, and how many */
+    uint32_t answered_beats;
     struct rfi_inflight_shared read; /* what the probe is about */
     uint32_t entry;
     bool said;
@@ -186,8 +188,22 @@ static void probe(struct rfi_coordinator *c, uint32_t w, uint64_t now)
         return;
     rfi_dataset_file(c->dataset, d->read.file, &file);
     rfi_prober_start(c->hang->prober, w, file.path, d->read.offset);
+    d->answered_beat = 0;
+    d->answered_beats = 0;
     if (rfi_prober_state(c->hang->prober, w) == RFI_PROBE_UNDER_WAY)
         d->probed_ns = now;
+}
+
+/* Its read may have ended and the worker not have been scheduled since: it has had the time to look only when it has
+ * been round its loop again, since our own read ended. */
+static bool has_looked(struct rfi_coordinator *c, uint32_t w)
+{
+    struct watched *d = &c->hang->workers[w];
+    uint64_t beat = atomic_load_explicit(&c->run.workers[w].heartbeat_ns, memory_order_relaxed);
+    if (beat != d->answered_beat)
+        d->answered_beats++;
+    d->answered_beat = beat;
+    return d->answered_beats > BEATS_TO_REAP; /* the first one was before */
 }
 
 static void judge(struct rfi_coordinator *c, uint32_t w, uint64_t now)
@@ -198,6 +214,8 @@ static void judge(struct rfi_coordinator *c, uint32_t w, uint64_t now)
     char why[640];
     enum rfi_probe_state state = rfi_prober_state(c->hang->prober, w);
     if (state == RFI_PROBE_UNDER_WAY && now - d->probed_ns < limit && still_out(c, w, d))
+        return;
+    if (state == RFI_PROBE_ANSWERED && still_out(c, w, d) && !has_looked(c, w))
         return;
     d->probed_ns = 0;
     if (!still_out(c, w, d) || state == RFI_PROBE_IMPOSSIBLE)
