@@ -17,6 +17,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { DOUBLINGS_MOST = 10, ONE_READ_LIMITS = 4, BEATS_TO_REAP = 3 };
 
@@ -100,15 +101,30 @@ static bool cpu_time(pid_t pid, uint64_t *ret_run, uint64_t *ret_wait)
     return ok;
 }
 
-/* Whether it had no chance to beat: most of the second half of the limit in the run queue, hardly any on a CPU. An
- * endless loop on a crowded machine has run for an eighth of the limit sooner or later. */
+/* On a CPU, or waiting for one. */
+static bool runnable(pid_t pid)
+{
+    char path[40], text[512], *end;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return false;
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    fclose(f);
+    end = strrchr(text, ')');
+    return end && end[1] == ' ' && end[2] == 'R';
+}
+
+/* Whether it had no chance to beat: hardly any time on a CPU in the second half of the limit, and in the run queue now,
+ * or for most of that time (which the kernel counts only once it has run again). An endless loop on a crowded
+ * machine has run for an eighth of the limit sooner or later. */
 static bool starved(struct rfi_coordinator *c, uint32_t w, uint64_t now)
 {
     const struct watched *d = &c->hang->workers[w];
     uint64_t run, wait;
-    if (!d->half_ns || !cpu_time(c->children[w].pid, &run, &wait))
+    if (!d->half_ns || !cpu_time(c->children[w].pid, &run, &wait) || run - d->run_ns >= rfi_hang_limit_ns(c, w) / 8)
         return false;
-    return wait - d->wait_ns > (now - d->half_ns) / 2 && run - d->run_ns < rfi_hang_limit_ns(c, w) / 8;
+    return runnable(c->children[w].pid) || wait - d->wait_ns > (now - d->half_ns) / 2;
 }
 
 static void look_at_cpu(struct rfi_coordinator *c, uint32_t w, uint64_t now)

@@ -20,7 +20,8 @@ struct rfi_serve_options {
     rf_engine engine;
     rf_switch direct, pin, numa;
     uint32_t heartbeat_ms, timeout_ms, max_restarts;
-    uint32_t spares; /* RFI_SPARES_CHOSEN: 1 where there is room for it. io_urings, and arenas for every rank each, kept for a device that hangs */
+    uint32_t
+        spares; /* RFI_SPARES_CHOSEN: 1 where there is room for it. io_urings, and arenas for every rank each, kept for a device that hangs */
     uint32_t replication; /* 0 and 1: any worker reads for any rank */
     double slow_ratio; /* below this fraction of its peers' median a worker or rank is slow */
     int64_t parent_pid; /* end when this process ends; 0: none */

@@ -78,12 +78,19 @@ int rfi_run_size(struct rfi_config_shared *c, uint64_t dataset_bytes, uint64_t m
 
 uint64_t rfi_run_signature(void)
 {
-    const uint64_t sizes[] = {
-        sizeof(struct rfi_config_shared), sizeof(struct rfi_coordinator_shared), sizeof(struct rfi_worker_shared),
-        sizeof(struct rfi_rank_shared),   sizeof(struct rfi_inflight_shared),    sizeof(struct rfi_ring_shared),
-        sizeof(struct rfi_slot_shared),   sizeof(struct rfi_generation),         sizeof(struct rfi_trainer_shared),
-        sizeof(struct rfi_bell_shared),   sizeof(struct rfi_recorded),           sizeof(struct rfi_history_shared),
-        RFI_N_REGIONS};
+    const uint64_t sizes[] = {sizeof(struct rfi_config_shared),
+                              sizeof(struct rfi_coordinator_shared),
+                              sizeof(struct rfi_worker_shared),
+                              sizeof(struct rfi_rank_shared),
+                              sizeof(struct rfi_inflight_shared),
+                              sizeof(struct rfi_ring_shared),
+                              sizeof(struct rfi_slot_shared),
+                              sizeof(struct rfi_generation),
+                              sizeof(struct rfi_trainer_shared),
+                              sizeof(struct rfi_bell_shared),
+                              sizeof(struct rfi_recorded),
+                              sizeof(struct rfi_history_shared),
+                              RFI_N_REGIONS};
     uint64_t h = 14695981039346656037u; /* FNV-1a over the words */
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         h = (h ^ sizes[i]) * 1099511628211u;
@@ -103,8 +110,8 @@ static int check_config(struct rfi_run_view *r, struct rfi_error *err)
     bool ok = r->segment.n_regions == RFI_N_REGIONS && c.ranks && c.depth && c.arena_bytes <= UINT64_MAX / 4 &&
               c.align >= 512 && !(c.align & (c.align - 1)) && c.arena_bytes && c.arena_bytes % c.align == 0 &&
               c.nodes <= RFI_BELL_BYTES / sizeof(struct rfi_bell_shared) && c.nodes && c.queues &&
-              c.spares <= RFI_MAX_WORKERS && c.queues == c.workers + c.spares && c.queue_depth && c.queue_depth <= 4096 && c.n_fields < 65536 && c.batch &&
-              c.fixed_bytes <= UINT64_MAX / 4;
+              c.spares <= RFI_MAX_WORKERS && c.queues == c.workers + c.spares && c.queue_depth &&
+              c.queue_depth <= 4096 && c.n_fields < 65536 && c.batch && c.fixed_bytes <= UINT64_MAX / 4;
     ok = ok && rfi_run_size(&c, r->segment.regions[RFI_R_DATASET].bytes, r->segment.regions[RFI_R_MEMBERSHIP].bytes,
                             &size, err) == 0;
     for (uint32_t i = 0; ok && i < RFI_N_REGIONS; i++)
@@ -112,8 +119,7 @@ static int check_config(struct rfi_run_view *r, struct rfi_error *err)
              r->segment.regions[i].count == size.regions[i].count;
     ok = ok && c.generations_cap == r->config.generations_cap && c.descriptor_stride == r->config.descriptor_stride &&
          c.arena_stride == r->config.arena_stride && c.arena_first == r->config.arena_first &&
-         c.arenas == r->config.arenas &&
-         size.data_bytes <= r->segment.data_bytes;
+         c.arenas == r->config.arenas && size.data_bytes <= r->segment.data_bytes;
     if (!ok)
         return rfi_fail(
             err, EPROTO,
