@@ -145,7 +145,7 @@ def test_every_read_fails_once_and_there_is_no_other_copy(ringfeed, new_name, ma
 
 @pytest.mark.parametrize("kind", ["eio", "short", "zero"])
 def test_the_page_cache_between_us_and_the_fault_hides_nothing(ringfeed, run, make, faulty, tmp_path, kind):  # noqa: F811
-    """Through the cache a short answer of the file system becomes zeros, or a file that is cut."""
+    """Through the cache a short answer of the file system becomes zeros, or the end of the file for a while."""
     made = make.files(n=40, sizes=(5000, 60000))
     bad = faulty(made.path, [f"* 0 0 {ONCE[kind]}"], "cached")
     index = indexed(ringfeed, bad.path, tmp_path, "--checksum")  # an open by a worker empties the cache again
@@ -153,7 +153,7 @@ def test_the_page_cache_between_us_and_the_fault_hides_nothing(ringfeed, run, ma
     lines, stat, _ = run(index, *order, "--mirror", made.path)
     assert lines == order_lines(ringfeed, made.path, *order)
     assert bad.spoilt() >= 20 and stat["errors"] == 0
-    assert stat["repaired"] >= (0 if kind == "eio" else 20)  # the cache asks again for pages that failed together
+    assert stat["repaired"] >= (20 if kind == "zero" else 0)  # the others may heal when they are asked for again
 
 
 # ---- samples that no copy gives ----
@@ -304,7 +304,7 @@ def test_deaths_with_second_reads_and_mirrors_under_way(ringfeed, run_name, make
     order = ("--batch", 6, "--ranks", 2, "--shuffle", "full", "--epochs", 3)
     serve = ringfeed.serve(index, run_name, *order, "--mirror", made.path, "--hedge-ms", 5, "--workers", 2, "--prefetch", 2,
                            "--max-restarts", 1000)
-    run = [Trainer(ringfeed, run_name, rank) for rank in (0, 1)]
+    run = [Trainer(ringfeed, run_name, rank, "--step-ms", 4) for rank in (0, 1)]
     kills = 0
     while any(t.run.process.poll() is None for t in run):
         for pid in children(serve.pid):
