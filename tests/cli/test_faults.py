@@ -199,6 +199,21 @@ def test_fixed_size_samples_stay_one_tensor(ringfeed, run, make, faulty, tmp_pat
             assert lines == wanted and decisions(stat) == log
 
 
+@pytest.mark.parametrize("policy", ["skip", "replace"])
+def test_fields_and_labels_follow_the_substitute(ringfeed, run, make, faulty, tmp_path, policy):  # noqa: F811
+    """In a shard neighbours are one read, gaps included; --check compares every field with its sample's."""
+    made = make.webdataset(n=60, sizes=(600, 3000))
+    where = ringfeed.json_lines("samples", made.path)
+    extents = [(s["offset"], s["extent_bytes"]) for s in where]
+    lost = {5, 6, 20, 41, 59}
+    rules = [f"shard-0000.tar {extents[i][0]} {extents[i][0] + 500} eio 0 0" for i in sorted(lost)]
+    seen = faulty(made.path, rules).path
+    for order in (("--batch", 8), ("--batch", 7, "--shuffle", "full")):
+        wanted, log = expected(order_lines(ringfeed, seen, *order), policy, lost, lambda i: extents[i][1])
+        lines, stat, _ = run(seen, *order, "--on-error", policy, "--engine", "uring")
+        assert lines == wanted and decisions(stat) == log
+
+
 def test_a_batch_of_which_nothing_is_left_is_empty(ringfeed, run, make, faulty, tmp_path):  # noqa: F811
     made = make.files(n=20, sizes=(10, 500))
     names = sorted(p.name for p in made.path.iterdir())
