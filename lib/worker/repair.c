@@ -217,9 +217,10 @@ static void begin_read(struct rfi_jobs *j, struct rfi_job *job)
 {
     struct rfi_repair *r = &job->repair;
     struct rfi_extent e = {0};
-    r->error = rfi_dataset_extent(j->setup->dataset, r->id, &e) < 0 ? EBADMSG : 0;
-    if (!r->error && e.bytes > job->plan.lengths[r->slot]) /* a decision of another dataset's log */
-        r->error = EBADMSG;
+    /* A decision that a checkpoint brought may be of another dataset, or made up. */
+    bool good = r->id < rfi_dataset_samples(j->setup->dataset) &&
+                rfi_dataset_extent(j->setup->dataset, r->id, &e) == 0 && e.bytes <= job->plan.lengths[r->slot];
+    r->error = good ? 0 : EBADMSG;
     r->run =
         (struct rfi_run){.file = e.file, .offset = e.offset, .bytes = e.bytes, .place = job->plan.offsets[r->slot]};
     r->reading = true;

@@ -16,6 +16,7 @@ static const struct rfi_fault loaded[] = {
     {.epoch = 0, .rank = 0, .batch = 1, .slot = 2, .sample = 8, .substitute = 50, .error = EIO},
     {.epoch = 0, .rank = 0, .batch = 3, .slot = 0, .sample = 18, .substitute = RFI_FAULT_SKIPPED, .error = EIO},
     {.epoch = 0, .rank = 0, .batch = 3, .slot = 5, .sample = 23, .substitute = 1, .error = EIO},
+    {.epoch = 0, .rank = 0, .batch = 6, .slot = 1, .sample = 37, .substitute = 2, .error = EIO},
     {.epoch = 0, .rank = 0, .batch = 4, .slot = 77, .sample = 1, .substitute = 2}, /* of no slot */
     {.epoch = 1, .rank = 0, .batch = 5, .slot = 0, .sample = 30, .substitute = 2}, /* of no epoch of this run */
     {.epoch = 0, .rank = 9, .batch = 5, .slot = 0, .sample = 30, .substitute = 2}, /* of another rank */
@@ -56,6 +57,42 @@ static int serve(void *ctx)
     return rc < 0;
 }
 
+/* The same entries for samples of varying size: substitutes that do not fit or do not exist are errors. */
+Test(faults_loaded, that_cannot_be_followed_are_errors, .timeout = 60)
+{
+    struct world w;
+    struct child c;
+    rf_batch b;
+    world_open_shard(&w, N);
+    w.o.batch = BATCH;
+    cr_assert_eq(child_fork(&c, serve, &w), 0);
+    cr_assert_eq(child_wait_text(&c, "ready", WORLD_WAIT_MS), 0, "%s", c.err.text);
+    rf_trainer *t = world_attach(&w, 0);
+    for (uint64_t k = 0; k < N / BATCH; k++) {
+        int rc = rf_next(t, WORLD_WAIT_MS, &b);
+        if (k == 6 || k == 7) { /* 2 has a field more than 37; 1000000 is nothing */
+            cr_expect_eq(rc, -EIO);
+            cr_expect(strstr(rf_trainer_error(t), k == 6 ? "sample 37," : "sample 43,"), "%s", rf_trainer_error(t));
+            continue;
+        }
+        cr_assert_eq(rc, RF_OK, "%s", rf_trainer_error(t));
+        cr_expect_eq(b.n_samples, k == 3 ? BATCH - 1 : BATCH);
+        for (uint32_t i = 0; i < b.n_samples; i++) { /* field 0 is "bin", id % 97 bytes of the formula */
+            uint64_t at = b.field_offsets[(uint64_t)i * b.n_fields];
+            cr_expect_eq(b.field_lengths[(uint64_t)i * b.n_fields], b.ids[i] % 97);
+            cr_expect_eq(b.labels[i], world_label(b.ids[i]));
+            for (uint64_t x = 0; x < b.ids[i] % 97; x++)
+                cr_assert_eq(b.data[at + x], world_byte(b.ids[i], x), "sample %llu", (unsigned long long)b.ids[i]);
+        }
+        cr_assert_eq(rf_release(t, &b), 0);
+    }
+    rf_detach(t);
+    cr_assert_eq(child_wait(&c, WORLD_WAIT_MS), 0);
+    cr_expect_eq(child_exit_code(&c), 0, "%s", c.err.text);
+    child_end(&c);
+    world_close(&w);
+}
+
 Test(faults_loaded, are_part_of_the_content, .timeout = 60)
 {
     struct world w;
@@ -77,7 +114,7 @@ Test(faults_loaded, are_part_of_the_content, .timeout = 60)
         uint64_t want[BATCH], n = 0;
         for (uint64_t i = 0; i < BATCH; i++)
             if (!(k == 3 && i == 0))
-                want[n++] = k == 1 && i == 2 ? 50 : k == 3 && i == 5 ? 1 : k * BATCH + i;
+                want[n++] = k == 1 && i == 2 ? 50 : k == 3 && i == 5 ? 1 : k == 6 && i == 1 ? 2 : k * BATCH + i;
         cr_assert_eq(b.n_samples, n);
         cr_expect_eq(b.skipped, k == 3);
         cr_expect_eq(memcmp(b.ids, want, n * sizeof *want), 0, "batch %llu", (unsigned long long)k);
