@@ -287,7 +287,7 @@ RF_PUBLIC void rf_attach_options_init(rf_attach_options *o);
 typedef struct rf_batch {
     uint64_t ticket; /* identity of the batch in the ring's life */
     uint64_t epoch, batch; /* batch counts from 0 in each epoch */
-    uint32_t n_samples;
+    uint32_t n_samples; /* may be 0 when the error policy left everything out */
     uint32_t n_fields; /* fields of the dataset; 1 and NULL field arrays: the sample is the field */
     uint64_t fixed_bytes;
     const unsigned char *data; /* base address for offsets */

@@ -61,6 +61,7 @@ static bool joins(const struct rfi_run *run, const struct rfi_extent *e, uint64_
 static void settle(struct walk *w, uint32_t end)
 {
     struct rfi_batch_plan *p = w->plan;
+    w->run.first = w->first;
     p->runs[p->n_runs++] = w->run;
     for (uint32_t i = w->first; i < end; i++)
         if (p->lengths[i] > 0)
@@ -148,7 +149,7 @@ static int plan_fixed(const struct rfi_dataset *d, uint64_t align, uint64_t fixe
         if (run)
             run->in_place = dense_in_place(run, align, false);
         run = &p->runs[p->n_runs++];
-        *run = (struct rfi_run){.file = e.file, .offset = e.offset, .bytes = e.bytes, .place = i * fixed};
+        *run = (struct rfi_run){.file = e.file, .first = i, .offset = e.offset, .bytes = e.bytes, .place = i * fixed};
     }
     if (run)
         run->in_place = dense_in_place(run, align, true);

@@ -21,6 +21,7 @@ enum { RFI_JOIN_GAP = 4096, RFI_PACK_ALIGN = 64, RFI_MIN_ALIGN = 512 };
 
 struct rfi_run {
     uint32_t file;
+    uint32_t first; /* of the batch's samples; its last one comes before the next run's first */
     uint64_t offset, bytes; /* exact extent in the file: first sample's start to last sample's end */
     uint64_t place; /* of the byte at `offset`, from the start of the batch's region */
     bool in_place; /* the region holds the extent rounded outwards to A around it */

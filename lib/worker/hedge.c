@@ -39,6 +39,7 @@ static bool ask_again(struct rfi_jobs *j, uint32_t first)
     g->hedge = true;
     g->job = f->job;
     g->twin = first;
+    g->run = f->run;
     g->direct = file->direct;
     g->offset = offset;
     g->bytes = (uint32_t)bytes;

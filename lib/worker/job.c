@@ -248,13 +248,14 @@ static bool issue_piece(struct rfi_jobs *j, struct rfi_job *job)
         if (error == EMFILE && j->in_flight)
             return false; /* comes again when a completion frees a descriptor */
         uint64_t from = run->offset + job->issued;
-        if (!rfi_repair_failed_read(j, job, run->file, from, run->offset + run->bytes, error, from))
+        if (!rfi_repair_failed_read(j, job, job->run, run->file, from, run->offset + run->bytes, error, from))
             return false;
         next_run(job);
         return true;
     }
     uint32_t tag = rfi_flight_take(j, file);
     struct rfi_flight *f = &j->flights[tag];
+    f->run = job->run;
     shape_flight(j, job, run, f, tag);
     job->issued = f->need_to - run->offset;
     if (job->issued == run->bytes)
@@ -339,7 +340,7 @@ static void settle_flight(struct rfi_jobs *j, uint32_t tag, int error, uint64_t 
         return;
     }
     if (error)
-        rfi_repair_failed_read(j, job, f->file->file, from, f->need_to, error, offset);
+        rfi_repair_failed_read(j, job, f->run, f->file->file, from, f->need_to, error, offset);
     land(j, tag);
     job->in_flight--;
     finish_if_done(j, job);

@@ -67,6 +67,7 @@ struct rfi_job {
 struct rfi_flight {
     bool used, hedge; /* hedge: the second read of the two */
     struct rfi_job *job;
+    uint32_t run; /* of the plan, or behind the last one */
     uint32_t twin; /* the other read of the same bytes, or none */
     uint64_t asked_ns;
     struct rfi_open_file *file;

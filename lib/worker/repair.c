@@ -88,13 +88,14 @@ static bool our_own(int error)
 }
 
 /* Accuses every sample that the failed range [from, to) of a file touches. */
-static void accuse_range(struct rfi_jobs *j, struct rfi_job *job, uint32_t file, uint64_t from, uint64_t to, int error,
-                         uint64_t offset)
+static void accuse_range(struct rfi_jobs *j, struct rfi_job *job, uint32_t run, uint32_t file, uint64_t from,
+                         uint64_t to, int error, uint64_t offset)
 {
     struct rfi_arrays a;
     uint32_t last = 0, n = 0;
     rfi_run_arrays(j->run, job->ring, job->claim.slot, &a);
-    for (uint32_t i = 0; i < job->n_samples; i++) {
+    uint32_t end = run + 1 < job->plan.n_runs ? job->plan.runs[run + 1].first : job->n_samples;
+    for (uint32_t i = job->plan.runs[run].first; i < end; i++) {
         struct rfi_extent e;
         if (rfi_dataset_extent(j->setup->dataset, a.ids[i], &e) < 0 || e.file != file || e.bytes == 0 ||
             e.offset >= to || e.offset + e.bytes <= from)
@@ -108,8 +109,8 @@ static void accuse_range(struct rfi_jobs *j, struct rfi_job *job, uint32_t file,
         accuse(j, job, last, RFI_SPOILT, error, job->repair.suspects[last].offset);
 }
 
-bool rfi_repair_failed_read(struct rfi_jobs *j, struct rfi_job *job, uint32_t file, uint64_t from, uint64_t to,
-                            int error, uint64_t offset)
+bool rfi_repair_failed_read(struct rfi_jobs *j, struct rfi_job *job, uint32_t run, uint32_t file, uint64_t from,
+                            uint64_t to, int error, uint64_t offset)
 {
     struct rfi_repair *r = &job->repair;
     if (job->error)
@@ -128,7 +129,7 @@ bool rfi_repair_failed_read(struct rfi_jobs *j, struct rfi_job *job, uint32_t fi
         return false;
     }
     report(j, file, 0, 0, offset, error);
-    accuse_range(j, job, file, from, to, error, offset);
+    accuse_range(j, job, run, file, from, to, error, offset);
     return !job->error;
 }
 
@@ -216,9 +217,10 @@ static void begin_read(struct rfi_jobs *j, struct rfi_job *job)
 {
     struct rfi_repair *r = &job->repair;
     struct rfi_extent e = {0};
-    r->error = rfi_dataset_extent(j->setup->dataset, r->id, &e) < 0 ? EBADMSG : 0;
-    if (!r->error && e.bytes > job->plan.lengths[r->slot]) /* a decision of another dataset's log */
-        r->error = EBADMSG;
+    /* A decision that a checkpoint brought may be of another dataset, or made up. */
+    bool good = r->id < rfi_dataset_samples(j->setup->dataset) &&
+                rfi_dataset_extent(j->setup->dataset, r->id, &e) == 0 && e.bytes <= job->plan.lengths[r->slot];
+    r->error = good ? 0 : EBADMSG;
     r->run =
         (struct rfi_run){.file = e.file, .offset = e.offset, .bytes = e.bytes, .place = job->plan.offsets[r->slot]};
     r->reading = true;

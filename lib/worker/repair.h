@@ -9,10 +9,10 @@
 
 #include "worker/job.h"
 
-/* A read of the batch failed at [from, to) of a file. False: the job cannot live with it (policy raise and
+/* A read of the batch (of this run of the plan) failed at [from, to) of a file. False: the job cannot live with it (policy raise and
  * no other copy), it has failed as a whole. */
-bool rfi_repair_failed_read(struct rfi_jobs *j, struct rfi_job *job, uint32_t file, uint64_t from, uint64_t to,
-                            int error, uint64_t offset);
+bool rfi_repair_failed_read(struct rfi_jobs *j, struct rfi_job *job, uint32_t run, uint32_t file, uint64_t from,
+                            uint64_t to, int error, uint64_t offset);
 
 /* All reads of the job have landed. True: another read is to be issued (repair.run from repair.copy); false:
  * the batch is as it will be published, or has failed. */

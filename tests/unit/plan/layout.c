@@ -113,6 +113,8 @@ static void check_purpose(const struct rfi_batch_plan *p, const struct rfi_exten
     for (uint32_t r = 0; r < p->n_runs; r++) {
         const struct rfi_run *run = &p->runs[r];
         uint64_t low = run->place, high = run->place + run->bytes;
+        cr_assert(run->first < p->n_samples && p->lengths[run->first] > 0);
+        cr_assert(p->offsets[run->first] == run->place && e[run->first].file == run->file);
         if (run->in_place) {
             cr_assert_eq(run->place % align, run->offset % align);
             low = low / align * align;
@@ -272,6 +274,7 @@ static void fixed_case(uint64_t fixed, uint64_t stride, uint64_t header, uint64_
     for (uint32_t r = 0; r < p.n_runs; r++) {
         const struct rfi_run *run = &p.runs[r];
         uint64_t low = run->place / align * align, high = up(run->place + run->bytes, align);
+        cr_assert_eq(run->first * fixed, run->place);
         cr_assert_eq(run->place, covered, "runs fill the tensor without a hole");
         covered += run->bytes;
         if (!run->in_place)
