@@ -245,7 +245,10 @@ typedef struct rf_server_options {
     size_t n_mirrors;
     uint32_t hedge_ms; /* a read later than this is asked for a second time; 0: never */
     rf_on_error on_error;
-    uint64_t reserved[7];
+    int spares; /* io_urings, and arenas for all ranks each, kept for a device that hangs; -1: chosen (1) */
+    uint32_t replication; /* workers that read for a rank, a primary and standbys; 0, 1: any may */
+    double slow_ratio; /* slow is who has less than this part of its peers' median throughput; 0: 0.5 */
+    uint64_t reserved[5];
 } rf_server_options;
 
 typedef struct rf_server rf_server;

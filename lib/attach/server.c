@@ -59,7 +59,7 @@ static void free_args(struct args *a)
 
 void rf_server_options_init(rf_server_options *o)
 {
-    *o = (rf_server_options){.size = sizeof *o, .epochs = 1, .heartbeat_ms = 1000, .max_restarts = 100};
+    *o = (rf_server_options){.size = sizeof *o, .epochs = 1, .heartbeat_ms = 1000, .max_restarts = 100, .spares = -1};
 }
 
 static void order_args(struct args *a, const rf_order_options *o)
@@ -157,6 +157,12 @@ static void server_args(struct args *a, const rf_server_options *o)
         arg(a, "--hedge-ms=%" PRIu32, o->hedge_ms);
     if (o->on_error)
         arg(a, "--on-error=%s", on_errors[o->on_error]);
+    if (o->spares >= 0)
+        arg(a, "--spares=%d", o->spares);
+    if (o->replication)
+        arg(a, "--replication=%" PRIu32, o->replication);
+    if (o->slow_ratio > 0)
+        arg(a, "--slow-ratio=%.6f", o->slow_ratio);
     if (!o->detached)
         arg(a, "--parent-pid=%d", (int)getpid());
     arg(a, "--json");

@@ -1,5 +1,6 @@
 /* Checkpoint files: atomic, durable, the last two kept. */
 #include "checkpoint/state.h"
+#include "base/failpoint.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -42,24 +44,52 @@ static int sync_folder_of(const char *path)
     return rc;
 }
 
-/* The new file under its temporary name, on the disk. */
-static int write_new(const char *path, const char *text, size_t bytes, char *tmp, size_t room)
+/* One name for the temporary file, so that deaths leave at most one of it, and a lock, so that nobody writes into
+ * another's. The lock goes with the file when it gets its proper name: whoever waited for that looks again. */
+static int open_locked(const char *tmp)
 {
-    if (snprintf(tmp, room, "%s.XXXXXX", path) >= (int)room)
-        return -ENAMETOOLONG;
-    int fd = mkostemp(tmp, O_CLOEXEC);
+    struct stat mine, named;
+    for (int tries = 0; tries < 100; tries++) {
+        int fd = open(tmp, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd < 0)
+            return -errno;
+        if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+            close(fd);
+            return -EBUSY;
+        }
+        if (fstat(fd, &mine) == 0 && stat(tmp, &named) == 0 && mine.st_ino == named.st_ino)
+            return fd;
+        close(fd);
+    }
+    return -EBUSY;
+}
+
+/* The new file under its temporary name, on the disk; *ret_fd keeps its lock. */
+static int write_new(const char *path, const char *text, size_t bytes, char *tmp, size_t room, int *ret_fd)
+{
+    int fd = snprintf(tmp, room, "%s.new", path) < (int)room ? open_locked(tmp) : -ENAMETOOLONG;
     if (fd < 0)
-        return -errno;
-    int rc = write_all(fd, text, bytes);
+        return fd;
+    int rc = ftruncate(fd, 0) < 0 ? -errno : write_all(fd, text, bytes);
     mode_t mask = umask(0);
     umask(mask);
     if (rc == 0 && fchmod(fd, 0666 & ~mask) < 0)
         rc = -errno;
-    if (close(fd) < 0 && rc == 0)
-        rc = -errno;
-    if (rc < 0)
+    if (rc < 0) {
         unlink(tmp);
+        close(fd);
+    }
+    *ret_fd = fd;
     return rc;
+}
+
+/* FILE becomes FILE.prev, and the new one FILE. */
+static int rotate(const char *tmp, const char *path, const char *prev)
+{
+    if (rename(path, prev) < 0 && errno != ENOENT)
+        return -errno;
+    RFI_FAIL_POINT("checkpoint-rename");
+    return rename(tmp, path) < 0 ? -errno : 0;
 }
 
 int rfi_state_write(const struct rfi_state *s, const char *path, struct rfi_error *err)
@@ -72,16 +102,18 @@ int rfi_state_write(const struct rfi_state *s, const char *path, struct rfi_erro
     char *text = rfi_state_text(s, &bytes);
     if (!text)
         return rfi_fail(err, ENOMEM, "%s: no memory for a checkpoint", path);
-    int rc = write_new(path, text, bytes, tmp, sizeof tmp);
+    int fd, rc = write_new(path, text, bytes, tmp, sizeof tmp, &fd);
     free(text);
     if (rc == 0) {
+        RFI_FAIL_POINT("checkpoint-write");
         /* Between the two renames only the one before is there: a reader looks for both. */
         if (snprintf(prev, sizeof prev, "%s.prev", path) >= (int)sizeof prev)
             rc = -ENAMETOOLONG;
-        else if ((rename(path, prev) < 0 && errno != ENOENT) || rename(tmp, path) < 0)
-            rc = -errno;
+        else
+            rc = rotate(tmp, path, prev);
         if (rc < 0)
             unlink(tmp);
+        close(fd);
     }
     if (rc == 0)
         rc = sync_folder_of(path);

@@ -17,8 +17,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-enum { DOUBLINGS_MOST = 10, ONE_READ_LIMITS = 4 };
+enum { DOUBLINGS_MOST = 10, ONE_READ_LIMITS = 4, BEATS_TO_REAP = 3 };
 
 struct watched {
     uint64_t beat, since_ns; /* last beat seen, and our first look that saw it */
@@ -30,6 +31,8 @@ struct watched {
     uint64_t slow_at; /* last completion then */
     uint64_t look_ns; /* next look at the in-flight table */
     uint64_t probed_ns; /* a probe is under way since; 0: none */
+    uint64_t answered_beat; /* beats seen since the probe was answered: the last one, and how many */
+    uint32_t answered_beats;
     struct rfi_inflight_shared read; /* what the probe is about */
     uint32_t entry;
     bool said;
@@ -98,15 +101,30 @@ static bool cpu_time(pid_t pid, uint64_t *ret_run, uint64_t *ret_wait)
     return ok;
 }
 
-/* Whether it had no chance to beat: most of the second half of the limit in the run queue, hardly any on a CPU. An
- * endless loop on a crowded machine has run for an eighth of the limit sooner or later. */
+/* On a CPU, or waiting for one. */
+static bool runnable(pid_t pid)
+{
+    char path[40], text[512], *end;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return false;
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    fclose(f);
+    end = strrchr(text, ')');
+    return end && end[1] == ' ' && end[2] == 'R';
+}
+
+/* Whether it had no chance to beat: hardly any time on a CPU in the second half of the limit, and in the run queue now,
+ * or for most of that time (which the kernel counts only once it has run again). An endless loop on a crowded
+ * machine has run for an eighth of the limit sooner or later. */
 static bool starved(struct rfi_coordinator *c, uint32_t w, uint64_t now)
 {
     const struct watched *d = &c->hang->workers[w];
     uint64_t run, wait;
-    if (!d->half_ns || !cpu_time(c->children[w].pid, &run, &wait))
+    if (!d->half_ns || !cpu_time(c->children[w].pid, &run, &wait) || run - d->run_ns >= rfi_hang_limit_ns(c, w) / 8)
         return false;
-    return wait - d->wait_ns > (now - d->half_ns) / 2 && run - d->run_ns < rfi_hang_limit_ns(c, w) / 8;
+    return runnable(c->children[w].pid) || wait - d->wait_ns > (now - d->half_ns) / 2;
 }
 
 static void look_at_cpu(struct rfi_coordinator *c, uint32_t w, uint64_t now)
@@ -186,8 +204,22 @@ static void probe(struct rfi_coordinator *c, uint32_t w, uint64_t now)
         return;
     rfi_dataset_file(c->dataset, d->read.file, &file);
     rfi_prober_start(c->hang->prober, w, file.path, d->read.offset);
+    d->answered_beat = 0;
+    d->answered_beats = 0;
     if (rfi_prober_state(c->hang->prober, w) == RFI_PROBE_UNDER_WAY)
         d->probed_ns = now;
+}
+
+/* Its read may have ended and the worker not have been scheduled since: it has had the time to look only when it has
+ * been round its loop again, since our own read ended. */
+static bool has_looked(struct rfi_coordinator *c, uint32_t w)
+{
+    struct watched *d = &c->hang->workers[w];
+    uint64_t beat = atomic_load_explicit(&c->run.workers[w].heartbeat_ns, memory_order_relaxed);
+    if (beat != d->answered_beat)
+        d->answered_beats++;
+    d->answered_beat = beat;
+    return d->answered_beats > BEATS_TO_REAP; /* the first one was before */
 }
 
 static void judge(struct rfi_coordinator *c, uint32_t w, uint64_t now)
@@ -198,6 +230,8 @@ static void judge(struct rfi_coordinator *c, uint32_t w, uint64_t now)
     char why[640];
     enum rfi_probe_state state = rfi_prober_state(c->hang->prober, w);
     if (state == RFI_PROBE_UNDER_WAY && now - d->probed_ns < limit && still_out(c, w, d))
+        return;
+    if (state == RFI_PROBE_ANSWERED && still_out(c, w, d) && !has_looked(c, w))
         return;
     d->probed_ns = 0;
     if (!still_out(c, w, d) || state == RFI_PROBE_IMPOSSIBLE)

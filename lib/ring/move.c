@@ -9,7 +9,7 @@
 struct window {
     uint64_t freed, end;
     uint64_t first; /* lowest ticket not published; `end`: there is none */
-    uint64_t until; /* above the highest published one, at least `first` */
+    uint64_t until; /* above the highest published one that lies in the arena to be left; `freed`: there is none */
     bool busy; /* the living have claims, or gave one back just now */
 };
 
@@ -26,22 +26,27 @@ static bool is_gone(uint64_t gone, uint64_t word)
 
 static void look(struct rfi_ring *r, uint64_t gone, struct window *ret)
 {
+    struct rfi_generation newest;
+
+    rfi_generation_newest(r, &newest);
     *ret = (struct window){.freed = rfi_ring_freed(r)};
+    ret->until = ret->freed;
     ret->first = ret->end = ret->freed + r->depth;
     for (uint64_t t = ret->freed; t < ret->end; t++) {
         uint64_t word;
         rfi_hold_one(r, t);
         word = word_of(r, t);
-        if (rfi_word_ticket(word) != t || rfi_published(word)) { /* or recycled half-way: it was published */
-            ret->until = t + 1;
+        if (rfi_word_ticket(word) != t) /* recycled half-way: it was published, and is given back */
+            continue;
+        if (rfi_published(word)) {
+            if (rfi_slot(r, t)->arena == rfi_arena_number(&newest))
+                ret->until = t + 1;
             continue;
         }
         if (ret->first == ret->end)
             ret->first = t;
         ret->busy |= rfi_word_state(word) == RFI_CLAIMED ? !is_gone(gone, word) : rfi_word_state(word) != RFI_HELD;
     }
-    if (ret->until < ret->first)
-        ret->until = ret->first;
 }
 
 static void take_over(struct rfi_ring *r, const struct window *w)

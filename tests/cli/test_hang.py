@@ -175,6 +175,23 @@ def spares(stat):
     return stat["spare_queues"], stat["spare_arenas"], stat["retired_queues"]
 
 
+def test_reads_that_hang_one_after_the_other_use_up_and_give_back_the_spares(ringfeed, run_name, records, hangfs):
+    """The read of one place hangs for three workers in a row; the fourth gets through."""
+    order = ("--ranks", 2, "--batch", 4, "--shuffle", "full", *ARGS)
+    stuck = sample_of(ringfeed, records, 1, 5, *order)
+    fs = hangfs(records.parent, records.name, stuck * RECORD, count=3)
+    serve = ringfeed.serve(fs.path / records.name, run_name, *order, "--workers", 3, "--spares", 3, "--direct", "off",
+                           "--engine", "pread", "--heartbeat-ms", 100, "--epochs", 2)
+    run = [Trainer(ringfeed, run_name, rank, "--step-ms", 1) for rank in range(2)]
+    for t in run:
+        t.ok()
+    assert serve.wait() == 0, serve.stderr
+    assert serve.stderr.count("is retired") == 3 and fs.hanging() == 3, serve.stderr
+    for rank, t in enumerate(run):
+        wanted = [line for line in order_lines(ringfeed, records, *order, "--epochs", 2) if line.split()[1] == str(rank)]
+        assert t.lines() == wanted
+
+
 def test_without_a_spare_the_trainer_is_told_and_can_go_on_later(ringfeed, run_name, records, hangfs):
     order = ("--batch", 4, "--shuffle", "full", *ARGS)
     stuck = sample_of(ringfeed, records, 0, 2, *order)

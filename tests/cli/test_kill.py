@@ -128,19 +128,27 @@ def test_a_stopped_worker_is_fenced_and_the_run_goes_on_by_itself(ringfeed, run_
 
 
 def test_workers_of_a_crowded_machine_are_left_alone(ringfeed, run_name, make):
-    """More runnable processes than CPUs: workers that merely wait for a CPU do not hang."""
-    made = make.raw(n=3000, record_bytes=512)
+    """More runnable processes than CPUs, and the workers come last: silent for want of a CPU, but they do not hang."""
+    made = make.raw(n=600, record_bytes=512)
     order = ("--ranks", 2, "--batch", 8, "--shuffle", "full", *made.args)
-    hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4 * (os.cpu_count() or 1))]
+    serve = ringfeed.serve(made.path, run_name, *order, "--workers", 2, "--heartbeat-ms", 60)
+    until(lambda: [w["status"] for w in ringfeed.json("stat", run_name)["workers"]] == ["idle", "idle"])
+    started = len(serve.stderr)
+    cpu = min(os.sched_getaffinity(0))
+    hogs = [subprocess.Popen([sys.executable, "-c", f"import os\nos.sched_setaffinity(0, [{cpu}])\nwhile True: pass"])
+            for _ in range(12)]
     try:
-        serve = ringfeed.serve(made.path, run_name, *order, "--workers", 4, "--heartbeat-ms", 60)
-        for t in [Trainer(ringfeed, run_name, rank, "--step-ms", 2) for rank in range(2)]:
-            t.ok()
-        assert serve.wait() == 0 and "hangs" not in serve.stderr, serve.stderr
+        for pid in workers_of(serve):
+            os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+            os.sched_setaffinity(pid, [cpu])
+        until(lambda: max(w["heartbeat_ms"] for w in ringfeed.json("stat", run_name)["workers"]) > 80)
     finally:
         for hog in hogs:
             hog.kill()
             hog.wait()
+    for t in [Trainer(ringfeed, run_name, rank) for rank in range(2)]:
+        t.ok()
+    assert serve.wait() == 0 and "hangs" not in serve.stderr[started:], serve.stderr
 
 
 def test_a_waiting_trainer_is_told_when_no_worker_is_left(ringfeed, run_name, make):
@@ -326,3 +334,41 @@ def test_a_clean_stop_is_told_to_trainers(ringfeed, run_name, make):
     assert "was stopped" in trainer.run.stderr and str(serve.pid) in trainer.run.stderr
     summary = json.loads(trainer.run.stdout)
     assert summary["samples"] == len(trainer.lines()) and summary["check_errors"] == 0
+
+
+def test_deaths_leave_nothing_behind_in_the_parent(ringfeed, run_name, make):
+    """Descriptors, memory, processes and objects are the same after 40 deaths of workers and 12 of trainers."""
+    made = make.files(n=60, sizes=(0, 20000))
+    serve = ringfeed.serve(made.path, run_name, "--ranks", 2, "--batch", 1, "--epochs", 0, "--workers", 2)
+    busy = Trainer(ringfeed, run_name, 1, "--step-ms", 1)  # so that workers publish and are started again at once
+
+    def restarted(n):
+        return lambda: ringfeed.json("stat", run_name)["restarts"] == n and len(workers_of(serve)) == 2
+
+    def resources():
+        fds = sorted(os.readlink(f"/proc/{serve.pid}/fd/{fd}").split(":")[0] for fd in os.listdir(f"/proc/{serve.pid}/fd"))
+        rollup = pathlib.Path(f"/proc/{serve.pid}/smaps_rollup").read_text()
+        private = sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_Dirty"))
+        return fds, private, len(workers_of(serve)), [name for name in shm_objects() if run_name in name]
+
+    def hit(n_workers, n_trainers, so_far):
+        for i in range(n_workers):
+            os.kill(workers_of(serve)[i % 2], signal.SIGKILL)
+            until(restarted(so_far + i + 1))
+        for _ in range(n_trainers):
+            trainer = Trainer(ringfeed, run_name, 0)
+            until(lambda: trainer.lines())
+            trainer.run.send(signal.SIGKILL)
+            trainer.run.wait()
+        until(lambda: ringfeed.json("stat", run_name)["ranks"][0]["pid"] == 0)
+
+    until(lambda: busy.lines())
+    hit(5, 2, 0)  # what is allocated once is there now
+    before = resources()
+    hit(40, 12, 5)
+    until(lambda: resources()[0] == before[0], 10)
+    after = resources()
+    assert after[2:] == before[2:]
+    assert after[1] <= before[1] + 1024, f"{before[1]} kB private before, {after[1]} after"
+    serve.send(signal.SIGTERM)
+    assert serve.wait() == 0

@@ -31,7 +31,8 @@ def test_only_primary_and_standbys_read_and_one_takes_over_at_once(ringfeed, run
     """The primary is killed and never started again: its claimed batches and all later ones are the standby's."""
     made = make.files(n=300, sizes=(0, 30000))
     order = ("--batch", 3, "--shuffle", "full", *made.args)
-    serve = ringfeed.serve(made.path, run_name, *order, "--workers", 3, "--replication", 2, "--max-restarts", 0, env=NO_LEAKS)
+    serve = ringfeed.serve(made.path, run_name, *order, "--epochs", 0, "--workers", 3, "--replication", 2,
+                           "--max-restarts", 0, env=NO_LEAKS)
     stat = ringfeed.json("stat", run_name)
     primary, standby = stat["ranks"][0]["primary"], int(stat["ranks"][0]["standbys"])
     (other,) = {0, 1, 2} - {primary, standby}
@@ -46,22 +47,27 @@ def test_only_primary_and_standbys_read_and_one_takes_over_at_once(ringfeed, run
     assert ringfeed.json("stat", run_name)["workers"][other]["samples"] == 0
     # With the standby gone as well, whoever is left reads.
     os.kill(before[standby]["pid"], signal.SIGKILL)
-    trainer.ok()
-    assert serve.wait() == 0 and "any worker reads for it now" in serve.stderr
-    assert trainer.lines() == order_lines(ringfeed, made.path, *order)
+    until(lambda: ringfeed.json("stat", run_name)["workers"][other]["samples"] > 30)
+    trainer.run.send(signal.SIGKILL)
+    trainer.run.wait()
+    assert "any worker reads for it now" in serve.stderr
+    lines = trainer.lines()
+    assert lines == order_lines(ringfeed, made.path, *order, "--epochs", 1 + int(lines[-1].split()[0]))[: len(lines)]
+    serve.send(signal.SIGTERM)
+    assert serve.wait() == 0
 
 
 def test_a_whole_run_with_standbys_while_primaries_die(ringfeed, run_name, make):
     made = make.files(n=300, sizes=(0, 20000))
     order = ("--ranks", 2, "--batch", 3, "--shuffle", "full", *made.args)
     serve = ringfeed.serve(made.path, run_name, *order, "--workers", 2, "--replication", 2)
-    run = [Trainer(ringfeed, run_name, rank, "--step-ms", 20) for rank in range(2)]
-    for _ in range(4):
+    run = [Trainer(ringfeed, run_name, rank, "--step-ms", 40) for rank in range(2)]
+    for _ in range(3):
         workers = ringfeed.json("stat", run_name)["workers"]
         victim = workers[0]["pid"] or workers[1]["pid"]
         os.kill(victim, signal.SIGKILL)
-        until(lambda: serve.process.poll() is not None or victim not in
-              [w["pid"] for w in ringfeed.json("stat", run_name)["workers"]])
+        wait_gone(victim, 10)
+        until(lambda: victim not in [w["pid"] for w in ringfeed.json("stat", run_name)["workers"]])
     for t in run:
         t.ok()
     assert serve.wait() == 0

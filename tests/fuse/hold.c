@@ -4,6 +4,7 @@
  *     hold NAME RANK FILE RECORD_BYTES N [LIMIT]        LIMIT batches in all; 0: to the end
  *
  * Prints "held", then a line "epoch batch id…" a batch in the order taken, then "end". Exit 0, or 1 with the reason. */
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <ringfeed/ringfeed.h>
@@ -56,7 +57,9 @@ static int run(rf_trainer *t, unsigned n, uint64_t limit)
     for (unsigned i = 0; i < n; i++)
         if (finish(t, &held[i]))
             return 1;
-    while ((rc = limit && taken >= limit ? RF_END : rf_next(t, -1, &held[0])) == RF_OK) {
+    while ((rc = limit && taken >= limit ? RF_END : rf_next(t, -1, &held[0])) == RF_OK || rc == -ENODEV) {
+        if (rc == -ENODEV) /* no spare is left: when the device answers */
+            continue;
         taken++;
         if (finish(t, &held[0]))
             return 1;

@@ -80,10 +80,13 @@ Test(move, waits_for_the_living)
     rfi_ring_unclaim(f.r, 3, &other); /* found no room: FREE again, behind the parent's back */
     cr_assert(eq(int, rfi_ring_move(f.r, BIT(DEAD), BIT(DEAD), ARENA, &until), 1));
     cr_assert(eq(u64, until, 1));
+    c = claim(&f, DEAD); /* and once more, for the same ticket */
+    cr_assert(eq(int, rfi_ring_move(f.r, BIT(DEAD), BIT(DEAD), ARENA + 1, &until), 1));
+    cr_assert(eq(u64, until, 0), "no batch lies in the arena that is left now");
     for (uint64_t t = 1; t < 4; t++) {
         c = claim(&f, ALIVE);
         cr_assert(eq(u64, c.ticket, t));
-        cr_assert(eq(u32, rfi_arena_number(&c.generation), ARENA));
+        cr_assert(eq(u32, rfi_arena_number(&c.generation), ARENA + 1));
     }
     fixture_free(&f);
 }
