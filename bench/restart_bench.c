@@ -41,6 +41,7 @@ struct bench {
 struct death {
     uint64_t killed_ns, noticed_ns, drained_ns, stall_ns;
     uint64_t incarnation; /* of the killed */
+    bool replaced;
 };
 
 static _Noreturn void die(const char *what, const char *why)
@@ -66,7 +67,7 @@ static void look(struct bench *b, struct death *d)
 {
     const struct rfi_worker_shared *w = &b->run.workers[0];
     uint32_t state = atomic_load_explicit(&w->state, memory_order_acquire);
-    bool next = atomic_load_explicit(&w->incarnation, memory_order_relaxed) != d->incarnation;
+    bool next = d->replaced = atomic_load_explicit(&w->incarnation, memory_order_relaxed) != d->incarnation;
     uint64_t now = rfi_now_ns();
     if (!d->noticed_ns && (next || state != RFI_WORKER_RUNNING))
         d->noticed_ns = now;
@@ -107,7 +108,7 @@ static uint64_t usual_wait(struct bench *b)
     return sum / USUAL;
 }
 
-/* Batches that were ready at the death come first, at most a ring of them; those behind are the new worker's. */
+/* Batches that were ready when the new worker came are a ring of them at most; those behind are its own. */
 static void kill_once(struct bench *b, uint64_t usual, struct death *d)
 {
     const struct rfi_worker_shared *w = &b->run.workers[0];
@@ -121,7 +122,7 @@ static void kill_once(struct bench *b, uint64_t usual, struct death *d)
     d->killed_ns = rfi_now_ns();
     if (kill(pid, SIGKILL) < 0)
         die("cannot kill the worker", strerror(errno));
-    for (uint32_t behind = 0; behind <= DEPTH; behind += d->drained_ns != 0)
+    for (uint32_t behind = 0; behind <= DEPTH + 1; behind += d->replaced)
         if ((wait = take(b, d)) > longest)
             longest = wait;
     uint64_t less = usual + (d->drained_ns - d->noticed_ns);
