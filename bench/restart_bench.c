@@ -116,9 +116,9 @@ static void kill_once(struct bench *b, uint64_t usual, struct death *d)
     for (int n = rand() % MOST_BETWEEN + 2 * DEPTH; n > 0; n--)
         take(b, NULL);
     *d = (struct death){.incarnation = atomic_load_explicit(&w->incarnation, memory_order_relaxed)};
-    pid_t pid = atomic_load_explicit(&w->pid, memory_order_relaxed);
-    if (pid <= 0)
-        die("no worker", "it has no process between two deaths");
+    pid_t pid;
+    while ((pid = atomic_load_explicit(&w->pid, memory_order_relaxed)) <= 0) /* it may read before its parent says so */
+        take(b, NULL);
     d->killed_ns = rfi_now_ns();
     if (kill(pid, SIGKILL) < 0)
         die("cannot kill the worker", strerror(errno));
