@@ -310,17 +310,24 @@ def test_a_signal_at_any_instant_ends_serve_cleanly(ringfeed, new_name, make, nu
             assert trainer.run.wait(20) in (1, -signal.SIGTERM)
 
 
-def test_a_second_signal_does_not_wait_for_a_stuck_worker(ringfeed, run_name, make):
+def test_a_second_signal_does_not_wait_for_a_stuck_worker(ringfeed, new_name, make):
+    """Without the second signal the end takes 2.5 s at least. On a crowded machine one try may be slow: one that is not
+    is proof enough, since a serve that waits is quick in none."""
     made = make.raw(n=100)
-    serve = ringfeed.serve(made.path, run_name, *made.args, "--workers", 1)
-    (worker,) = workers_of(serve)
-    os.kill(worker, signal.SIGSTOP)
-    started = time.monotonic()
-    serve.send(signal.SIGTERM)
-    until(lambda: ringfeed("stat", run_name, "--json").stdout.find('"stopping"') > 0)
-    serve.send(signal.SIGINT)
-    assert serve.wait(20) == 0 and time.monotonic() - started < 2.4
-    assert not alive(worker)
+    took = []
+    while len(took) < 8 and not (took and min(took) < 2.4):
+        name = new_name()
+        serve = ringfeed.serve(made.path, name, *made.args, "--workers", 1)
+        (worker,) = workers_of(serve)
+        os.kill(worker, signal.SIGSTOP)
+        started = time.monotonic()
+        serve.send(signal.SIGTERM)
+        until(lambda: serve.process.poll() is not None or "stopping" in ringfeed("stat", name, "--json").stdout)  # noqa: B023
+        serve.send(signal.SIGINT)
+        assert serve.wait(60) == 0
+        took.append(time.monotonic() - started)
+        assert not alive(worker)
+    assert min(took) < 2.4, took
 
 
 def test_a_clean_stop_is_told_to_trainers(ringfeed, run_name, make):
