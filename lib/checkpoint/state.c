@@ -1,4 +1,5 @@
 /* Memory of a state, and several servers' states joined. */
+#include "checkpoint/compare.h"
 #include "checkpoint/state.h"
 
 #include <errno.h>
@@ -87,16 +88,51 @@ void rfi_state_fini(struct rfi_state *s)
     s->n_stages = 0;
 }
 
+static bool same_move(const struct rfi_move *a, const struct rfi_move *b)
+{
+    return a->epoch == b->epoch && a->donor == b->donor && a->recipient == b->recipient && a->cut == b->cut &&
+           a->count == b->count;
+}
+
+/* Both logs begin with the moves that their servers were started with; behind them each has its own ranks' only. */
 static int append_moves(struct rfi_stage_state *st, const struct rfi_stage_state *more, struct rfi_error *err)
 {
-    if (more->n_moves == 0)
+    uint64_t shared = 0;
+    while (shared < st->n_moves && shared < more->n_moves && same_move(&st->moves[shared], &more->moves[shared]))
+        shared++;
+    uint64_t n = more->n_moves - shared;
+    if (n == 0)
         return 0;
-    struct rfi_move *grown = realloc(st->moves, (st->n_moves + more->n_moves) * sizeof *grown);
+    struct rfi_move *grown = realloc(st->moves, (st->n_moves + n) * sizeof *grown);
     if (!grown)
         return no_memory(err);
-    memcpy(grown + st->n_moves, more->moves, more->n_moves * sizeof *grown);
+    memcpy(grown + st->n_moves, more->moves + shared, n * sizeof *grown);
     st->moves = grown;
-    st->n_moves += more->n_moves;
+    st->n_moves += n;
+    return 0;
+}
+
+/* Servers that go on together had the same stages behind them. */
+static int same_past(const struct rfi_state *s, const struct rfi_state *more, struct rfi_error *err)
+{
+    for (uint32_t i = 0; i < s->n_stages; i++) {
+        const struct rfi_stage_state *a = &s->stages[i], *b = &more->stages[i];
+        if (a->o.world_size != b->o.world_size)
+            return rfi_fail(err, EINVAL,
+                            "--resume: the files have world sizes %" PRIu32 " and %" PRIu32
+                            ". Give the files of one run",
+                            a->o.world_size, b->o.world_size);
+        int rc = rfi_state_same_order(&a->o, &b->o, "one of the files", "another", err);
+        for (uint32_t r = 0; r < a->o.world_size && rc == 0 && i + 1 < s->n_stages; r++)
+            if (a->at[r].epoch != b->at[r].epoch || a->at[r].batch != b->at[r].batch)
+                rc = rfi_fail(err, EINVAL,
+                              "--resume: the files go on from different places: rank %" PRIu32 " of %" PRIu32
+                              " stood at epoch %" PRIu64 " batch %" PRIu64 " and at epoch %" PRIu64 " batch %" PRIu64
+                              ". Give the files of one run",
+                              r, a->o.world_size, a->at[r].epoch, a->at[r].batch, b->at[r].epoch, b->at[r].batch);
+        if (rc < 0)
+            return rc;
+    }
     return 0;
 }
 
@@ -114,10 +150,9 @@ int rfi_state_merge(struct rfi_state *s, const struct rfi_state *more, struct rf
                         s->n_stages, more->n_stages);
     struct rfi_stage_state *a = rfi_state_now(s);
     const struct rfi_stage_state *b = rfi_state_last(more);
-    if (a->o.world_size != b->o.world_size)
-        return rfi_fail(err, EINVAL,
-                        "--resume: the files have world sizes %" PRIu32 " and %" PRIu32 ". Give the files of one run",
-                        a->o.world_size, b->o.world_size);
+    int rc = same_past(s, more, err);
+    if (rc < 0)
+        return rc;
     for (uint32_t r = 0; r < a->o.world_size; r++) {
         if (!b->known[r])
             continue;
