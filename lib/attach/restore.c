@@ -39,6 +39,8 @@ static int check(struct rf_trainer *t, const struct rfi_state *from)
 int rf_restore(rf_trainer *t, const rf_checkpoint *c)
 {
     int rc = rfi_trainer_check(t);
+    if (rc == 0 && !c)
+        rc = rfi_trainer_fail(t, EINVAL, "rf_restore: a null pointer. Pass a checkpoint");
     if (rc == 0)
         rc = check(t, &c->state);
     if (rc < 0)
@@ -61,5 +63,6 @@ int rf_rebalance(rf_trainer *t)
 
 const char *rf_rebalance_reason(const rf_trainer *t)
 {
-    return rfi_balance_word(atomic_load_explicit(&t->run.coordinator->balance_reason, memory_order_relaxed));
+    return !t ? "unknown"
+              : rfi_balance_word(atomic_load_explicit(&t->run.coordinator->balance_reason, memory_order_relaxed));
 }

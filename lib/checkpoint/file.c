@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,16 +46,17 @@ static int sync_folder_of(const char *path)
 /* The new file under its temporary name, on the disk. */
 static int write_new(const char *path, const char *text, size_t bytes, char *tmp, size_t room)
 {
-    if (snprintf(tmp, room, "%s.XXXXXX", path) >= (int)room)
+    static _Atomic uint32_t number; /* threads of a trainer may save at the same time */
+    uint32_t k = atomic_fetch_add_explicit(&number, 1, memory_order_relaxed);
+    if (snprintf(tmp, room, "%s.%d-%u", path, (int)getpid(), k) >= (int)room)
         return -ENAMETOOLONG;
-    int fd = mkostemp(tmp, O_CLOEXEC);
+    /* What has this name is of a killed process with our number. Not mkostemp: its file would not have the caller's
+     * umask, which cannot be asked for without changing it for all threads. */
+    unlink(tmp);
+    int fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd < 0)
         return -errno;
     int rc = write_all(fd, text, bytes);
-    mode_t mask = umask(0);
-    umask(mask);
-    if (rc == 0 && fchmod(fd, 0666 & ~mask) < 0)
-        rc = -errno;
     if (close(fd) < 0 && rc == 0)
         rc = -errno;
     if (rc < 0)
