@@ -322,7 +322,7 @@ RF_PUBLIC int rf_attach(const char *name, uint32_t rank, const rf_attach_options
 /* Takes the next batch. timeout_ms -1: the run's time-out (30 s). No syscall and no copy when it is
  * ready. RF_END after the last batch of the last epoch; -ETIMEDOUT names who was waited for;
  * -ENODEV: a device hangs and no spare is left to go on with, call again when it answers;
- * -EPIPE: the server died or stopped; -EIO: this batch could not be read (file, offset, sample in
+ * -EPIPE: the server died or stopped, or this handle has lost its rank; -EIO: this batch could not be read (file, offset, sample in
  * the text), the next call goes on behind it; -EDEADLK: only releasing a held batch (named) can
  * make room. */
 RF_PUBLIC int rf_next(rf_trainer *t, int timeout_ms, rf_batch *ret);

@@ -53,8 +53,19 @@ static bool is_ours(const struct rf_trainer *t)
     return *t->mark == 1;
 }
 
+/* The lease ends with the connection, and a program may close every descriptor it does not know. Then the rank may
+ * have been given to somebody else, or away; two loads of a line that hardly ever changes. */
+static bool lease_is_lost(const struct rf_trainer *t)
+{
+    const struct rfi_rank_shared *r = &t->run.ranks[t->local];
+    return atomic_load_explicit(&r->incarnation, memory_order_relaxed) != t->incarnation ||
+           atomic_load_explicit(&r->failed, memory_order_relaxed);
+}
+
 int rfi_trainer_check(struct rf_trainer *t)
 {
+    if (!t)
+        return rfi_fail(rfi_thread_error(), EINVAL, "no trainer: a null pointer. Pass the handle that rf_attach gave");
     if (!is_ours(t))
         return rfi_trainer_fail(
             t, EPERM,
@@ -67,6 +78,13 @@ int rfi_trainer_check(struct rf_trainer *t)
             "the last request of rank %u to the server of run '%s' had no answer, so its position is "
             "not known. Attach again",
             t->ring.rank, t->run.segment.name);
+    if (lease_is_lost(t))
+        return rfi_trainer_fail(
+            t, EPIPE,
+            "rank %u of run '%s' is no longer ours: the connection to its server was closed (by closing all "
+            "descriptors?), and the rank was given %s. Attach again",
+            t->ring.rank, t->run.segment.name,
+            atomic_load_explicit(&t->run.ranks[t->local].failed, memory_order_relaxed) ? "up" : "to another trainer");
     return 0;
 }
 
@@ -172,7 +190,7 @@ static int attach_once(const char *name, uint32_t rank, bool writable, struct rf
 
 static void unmap(struct rf_trainer *t)
 {
-    if (t->sock >= 0) {
+    if (t->sock >= 0 && (!t->sock_inode || rfi_trainer_connected(t))) {
         if (is_ours(t)) /* a forked child may have a copy: end the lease, not just our descriptor */
             shutdown(t->sock, SHUT_RDWR);
         close(t->sock);
@@ -246,7 +264,7 @@ int rf_detach(rf_trainer *t)
 {
     if (!t)
         return 0;
-    if (is_ours(t)) { /* a forked child only lets go of its copies */
+    if (is_ours(t) && !lease_is_lost(t)) { /* a forked child only lets go of its copies */
         atomic_store_explicit(&t->ring.tr->taken, t->released, memory_order_relaxed);
         atomic_store_explicit(&t->ring.tr->waiting, 0, memory_order_relaxed);
         RFI_FAIL_POINT("detach");
@@ -278,6 +296,8 @@ const char *rf_trainer_error(const rf_trainer *t)
 
 void rf_trainer_get_info(const rf_trainer *t, rf_trainer_info *ret)
 {
+    if (!t || !ret)
+        return;
     const struct rfi_config_shared *c = &t->run.config;
     *ret = (rf_trainer_info){.rank = t->ring.rank,
                              .world_size = c->world_size,
@@ -298,5 +318,5 @@ void rf_trainer_get_info(const rf_trainer *t, rf_trainer_info *ret)
 
 const char *rf_trainer_field_name(const rf_trainer *t, uint32_t field)
 {
-    return field < t->run.config.n_fields ? rfi_dataset_field_name(t->dataset, field) : NULL;
+    return t && field < t->run.config.n_fields ? rfi_dataset_field_name(t->dataset, field) : NULL;
 }

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* 1: the reply to request `seq` is in *r; 0: it did not come in time; -1: the connection is over. */
@@ -77,6 +78,8 @@ int rfi_trainer_connect(struct rf_trainer *t, uint32_t rank, struct rfi_error *e
             "no server answers for run '%s': it is dead or lives in another network namespace. Remove a dead run "
             "with `ringfeed gc`",
             t->run.segment.name);
+    struct stat st;
+    t->sock_inode = fstat(t->sock, &st) == 0 ? st.st_ino : 0;
     int rc = exchange(t, RFI_OP_ATTACH, rank, 0, 0, &r, err);
     if (rc == 0)
         t->incarnation = r.incarnation;
@@ -86,6 +89,11 @@ int rfi_trainer_connect(struct rf_trainer *t, uint32_t rank, struct rfi_error *e
 int rfi_trainer_exchange(struct rf_trainer *t, uint32_t op, uint64_t epoch, uint64_t batch, uint64_t *ret_ticket)
 {
     struct rfi_reply r;
+    if (!rfi_trainer_connected(t))
+        return rfi_trainer_fail(t, EPIPE,
+                                "the connection of rank %u to the server of run '%s' was closed by this program. "
+                                "Attach again",
+                                t->ring.rank, t->run.segment.name);
     int rc = exchange(t, op, t->ring.rank, epoch, batch, &r, &t->err);
     if (rc == 0)
         *ret_ticket = r.ticket;
@@ -101,8 +109,16 @@ int rfi_trainer_register(struct rf_trainer *t, uint64_t epoch, const uint64_t *i
     return ask(t, &q, &r, &t->err);
 }
 
+bool rfi_trainer_connected(const struct rf_trainer *t)
+{
+    struct stat st;
+    return t->sock >= 0 && fstat(t->sock, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_ino == t->sock_inode;
+}
+
 void rfi_trainer_goodbye(struct rf_trainer *t)
 {
+    if (!rfi_trainer_connected(t))
+        return;
     struct rfi_request q = {.magic = RFI_WIRE_MAGIC, .op = RFI_OP_DETACH, .rank = t->ring.rank, .seq = ++t->seq};
     memcpy(q.nonce, t->run.segment.nonce, sizeof q.nonce);
     (void)!send(t->sock, &q, sizeof q, MSG_NOSIGNAL | MSG_DONTWAIT);

@@ -118,12 +118,13 @@ static void find_read(const struct rf_trainer *t, struct rfi_file *ret_file, uin
     *ret_offset = 0;
     for (uint64_t i = 0; i < (uint64_t)c->queues * c->queue_depth; i++) {
         struct rfi_inflight_shared *e = &t->run.inflight[i];
+        uint32_t file = *(volatile uint32_t *)&e->file; /* one look: what is checked is what is used */
         if (!atomic_load_explicit(&e->active, memory_order_acquire) || e->ring != t->local || e->ticket != t->next ||
-            e->submitted_ns >= oldest || e->file >= rfi_dataset_n_files(t->dataset))
+            e->submitted_ns >= oldest || file >= rfi_dataset_n_files(t->dataset))
             continue;
         oldest = e->submitted_ns;
         *ret_offset = e->offset;
-        rfi_dataset_file(t->dataset, e->file, ret_file);
+        rfi_dataset_file(t->dataset, file, ret_file);
     }
 }
 
@@ -244,6 +245,8 @@ static int wait_ready(struct rf_trainer *t, int timeout_ms, enum rfi_take *ret)
         }
         if (*ret != RFI_TAKE_NOT_YET)
             return 0;
+        if (rfi_trainer_check(t) < 0)
+            return t->err.code;
         if (only_we_can_help(t))
             return deadlock(t);
         if (t->interrupt && *t->interrupt)
@@ -335,10 +338,12 @@ static int default_timeout(const struct rf_trainer *t, int timeout_ms)
 
 int rf_next(rf_trainer *t, int timeout_ms, rf_batch *ret)
 {
-    struct rfi_trainer_shared *tr = t->ring.tr;
     int rc = rfi_trainer_check(t);
     if (rc < 0)
         return rc;
+    if (!ret)
+        return rfi_trainer_fail(t, EINVAL, "rf_next: a null pointer. Pass a place for the batch");
+    struct rfi_trainer_shared *tr = t->ring.tr;
     if (at_end(t))
         return RF_END;
     if (run_is_over(t))
@@ -378,10 +383,12 @@ int rf_next(rf_trainer *t, int timeout_ms, rf_batch *ret)
 
 int rf_release(rf_trainer *t, const rf_batch *b)
 {
-    struct rfi_trainer_shared *tr = t->ring.tr;
     int rc = rfi_trainer_check(t);
     if (rc < 0)
         return rc;
+    if (!b)
+        return rfi_trainer_fail(t, EINVAL, "rf_release: a null pointer. Pass the batch that rf_next gave");
+    struct rfi_trainer_shared *tr = t->ring.tr;
     uint64_t k = b->ticket;
     if (k < t->released || k >= t->next || t->given_back[k % t->ring.depth])
         return rfi_trainer_fail(t, EINVAL,
@@ -400,13 +407,13 @@ int rf_release(rf_trainer *t, const rf_batch *b)
 
 uint64_t rf_len(const rf_trainer *t)
 {
-    return t->lens.len;
+    return t ? t->lens.len : 0;
 }
 
 int rf_is_empty(const rf_trainer *t)
 {
-    uint64_t batches = t->lens.len;
-    for (uint64_t i = 0; i < rfi_min(t->lens.n, RFI_UNFINISHED_MAX); i++)
+    uint64_t batches = t ? t->lens.len : 0;
+    for (uint64_t i = 0; t && i < rfi_min(t->lens.n, RFI_UNFINISHED_MAX); i++)
         batches |= t->lens.unfinished[i];
     return batches == 0;
 }
@@ -474,7 +481,7 @@ int rfi_trainer_seek(struct rf_trainer *t, uint32_t op, uint64_t epoch, uint64_t
 
 int rf_reset(rf_trainer *t)
 {
-    return rfi_trainer_seek(t, RFI_OP_SEEK, t->epoch, 0);
+    return rfi_trainer_seek(t, RFI_OP_SEEK, t ? t->epoch : 0, 0);
 }
 
 int rf_set_epoch(rf_trainer *t, uint64_t epoch)

@@ -2,6 +2,7 @@
 #include "attach/trainer.h"
 
 #include "attach/balance.h"
+#include "checkpoint/compare.h"
 #include "checkpoint/handle.h"
 #include "run/wire.h"
 
@@ -27,7 +28,8 @@ static int check(struct rf_trainer *t, const struct rfi_state *from)
                              "the checkpoint is of a world of %" PRIu32 " ranks (%" PRIu32 " stages), and run '%s' has "
                              "%" PRIu32 " (%" PRIu32 "). Start its server with --resume instead",
                              was->o.world_size, from->n_stages, t->run.segment.name, is->o.world_size, now.n_stages);
-    else if ((rc = rfi_state_same_order(&was->o, &is->o, &t->err)) == 0 && !was->known[t->ring.rank])
+    else if ((rc = rfi_state_same_order(&was->o, &is->o, "the checkpoint", "the run", &t->err)) == 0 &&
+             !was->known[t->ring.rank])
         rc =
             rfi_trainer_fail(t, ENOENT, "the checkpoint has no rank %" PRIu32 ": it is another server's", t->ring.rank);
     rfi_state_fini(&now);
@@ -37,6 +39,8 @@ static int check(struct rf_trainer *t, const struct rfi_state *from)
 int rf_restore(rf_trainer *t, const rf_checkpoint *c)
 {
     int rc = rfi_trainer_check(t);
+    if (rc == 0 && !c)
+        rc = rfi_trainer_fail(t, EINVAL, "rf_restore: a null pointer. Pass a checkpoint");
     if (rc == 0)
         rc = check(t, &c->state);
     if (rc < 0)
@@ -59,5 +63,6 @@ int rf_rebalance(rf_trainer *t)
 
 const char *rf_rebalance_reason(const rf_trainer *t)
 {
-    return rfi_balance_word(atomic_load_explicit(&t->run.coordinator->balance_reason, memory_order_relaxed));
+    return !t ? "unknown"
+              : rfi_balance_word(atomic_load_explicit(&t->run.coordinator->balance_reason, memory_order_relaxed));
 }

@@ -17,6 +17,7 @@ struct rf_trainer {
     uint32_t local; /* index of our rank on this server */
     uint32_t incarnation;
     int sock;
+    uint64_t sock_inode; /* a program may close what it does not know, and the number is somebody else's then */
     uint32_t seq; /* of the last request */
     int exchange_ms; /* how long the server may take to answer */
     bool broken; /* a request's outcome is unknown: the handle can only be detached */
@@ -58,6 +59,9 @@ int rfi_trainer_register(struct rf_trainer *t, uint64_t epoch, const uint64_t *i
 
 /* Connects and asks for the rank. */
 int rfi_trainer_connect(struct rf_trainer *t, uint32_t rank, struct rfi_error *err);
+
+/* Whether the number still is our connection. */
+bool rfi_trainer_connected(const struct rf_trainer *t);
 
 /* Tells the server that this is a detach and no death. */
 void rfi_trainer_goodbye(struct rf_trainer *t);

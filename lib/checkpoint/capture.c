@@ -14,24 +14,27 @@
 #include <string.h>
 #include <time.h>
 
-enum { TRIES = 1000 };
+enum { TRIES = 10 };
 
-/* A cut may be under way in another process: its record is whole when the cut's number stands still. */
+/* A cut may be under way in another process, or the parent may have died in the middle of one. */
 static int position_of(const struct rfi_run_view *run, uint32_t i, struct rfi_position *ret, struct rfi_error *err)
 {
     const struct rfi_ring *ring = &run->rings[i];
     for (int tries = 0; tries < TRIES; tries++) {
         struct rfi_generation g;
         uint64_t cuts = atomic_load_explicit(&ring->sh->cuts, memory_order_acquire);
-        uint64_t frozen = atomic_load_explicit(&ring->sh->freed, memory_order_acquire) & RFI_FREED_FROZEN;
         uint64_t released = atomic_load_explicit(&ring->tr->released, memory_order_acquire);
-        rfi_ring_generation_settled(ring, released, &g);
-        /* A dead parent may have left the ring frozen: nobody is changing it then. */
-        if (atomic_load_explicit(&ring->sh->cuts, memory_order_acquire) != cuts || (frozen && !rfi_run_orphaned(run)))
+        if (!rfi_ring_generation_settled(ring, released, &g) ||
+            atomic_load_explicit(&ring->sh->cuts, memory_order_acquire) != cuts)
             continue;
         rfi_run_content(&run->ranks[i].lens, &g, rfi_max(released, g.first_ticket), &ret->epoch, &ret->batch);
         return 0;
     }
+    if (rfi_run_orphaned(run))
+        return rfi_fail(err, EBADMSG,
+                        "the server of run '%s' was killed while it moved rank %u: where that stands is not known. "
+                        "Resume from a checkpoint file, or start without --resume",
+                        run->segment.name, ring->rank);
     return rfi_fail(err, EAGAIN, "run '%s': the position of rank %u would not stand still. Try again",
                     run->segment.name, ring->rank);
 }

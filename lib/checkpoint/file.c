@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,7 +51,7 @@ static int open_locked(const char *tmp)
 {
     struct stat mine, named;
     for (int tries = 0; tries < 100; tries++) {
-        int fd = open(tmp, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        int fd = open(tmp, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
         if (fd < 0)
             return -errno;
         if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
@@ -71,10 +72,6 @@ static int write_new(const char *path, const char *text, size_t bytes, char *tmp
     if (fd < 0)
         return fd;
     int rc = ftruncate(fd, 0) < 0 ? -errno : write_all(fd, text, bytes);
-    mode_t mask = umask(0);
-    umask(mask);
-    if (rc == 0 && fchmod(fd, 0666 & ~mask) < 0)
-        rc = -errno;
     if (rc < 0) {
         unlink(tmp);
         close(fd);
@@ -119,7 +116,7 @@ int rfi_state_write(const struct rfi_state *s, const char *path, struct rfi_erro
         rc = sync_folder_of(path);
     if (rc < 0)
         return rfi_fail(err, -rc, "%s: cannot write the checkpoint: %s. Free some space or choose another place", path,
-                        strerror(-rc));
+                        rc == -EBUSY ? "somebody else is writing it" : strerror(-rc));
     return 0;
 }
 

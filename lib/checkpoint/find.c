@@ -2,25 +2,44 @@
 #include "checkpoint/find.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
+static uint32_t first_rank(const struct rfi_state *s)
+{
+    const struct rfi_stage_state *st = rfi_state_last(s);
+    uint32_t r = 0;
+    while (r < st->o.world_size && !st->known[r])
+        r++;
+    return r;
+}
+
+static int by_first_rank(const void *a, const void *b)
+{
+    uint32_t x = first_rank(a), y = first_rank(b);
+    return (x > y) - (x < y);
+}
+
+/* Joined in the order of their ranks, whatever the order on the command line: every server of the run must come to
+ * the same log. */
 static int from_files(const char *const *files, size_t n, struct rfi_state *ret, struct rfi_error *err)
 {
-    int rc = rfi_state_read(files[0], ret, err);
-    if (rc < 0)
-        return rc;
-    for (size_t i = 1; i < n && rc == 0; i++) {
-        struct rfi_state more;
-        rc = rfi_state_read(files[i], &more, err);
-        if (rc == 0) {
-            rc = rfi_state_merge(ret, &more, err);
-            rfi_state_fini(&more);
-        }
-    }
+    struct rfi_state *all = calloc(n, sizeof *all);
+    size_t got = 0;
+    int rc = all ? 0 : rfi_fail(err, ENOMEM, "--resume: no memory");
+    for (; got < n && rc == 0; got += rc == 0)
+        rc = rfi_state_read(files[got], &all[got], err);
     if (rc == 0)
-        rc = rfi_state_complete(ret, err);
-    if (rc < 0)
-        rfi_state_fini(ret);
+        qsort(all, n, sizeof *all, by_first_rank);
+    for (size_t i = 1; i < n && rc == 0; i++)
+        rc = rfi_state_merge(&all[0], &all[i], err);
+    if (rc == 0)
+        rc = rfi_state_complete(&all[0], err);
+    if (rc == 0)
+        *ret = all[0];
+    for (size_t i = rc == 0; i < got; i++)
+        rfi_state_fini(&all[i]);
+    free(all);
     return rc;
 }
 
@@ -47,7 +66,12 @@ static int newest(const char *name, const char *checkpoint, struct rfi_state *re
     if (file == 0)
         rfi_state_fini(ret);
     *ret = dead;
-    return 0;
+    /* Taking the name removes the object, which alone may know the position: it goes to the file first, or a death
+     * before the new run is ready would set the training back to the last checkpoint. */
+    int rc = checkpoint ? rfi_state_write(ret, checkpoint, err) : 0;
+    if (rc < 0)
+        rfi_state_fini(ret);
+    return rc;
 }
 
 int rfi_resume_find(const char *const *files, size_t n, const char *name, const char *checkpoint, struct rfi_state *ret,

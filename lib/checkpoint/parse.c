@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <json-c/json.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -234,7 +235,7 @@ int rfi_state_parse(const char *text_, size_t bytes, const char *where, struct r
 {
     struct reading r = {.where = where, .err = err};
     *ret = (struct rfi_state){0};
-    if (!checked_bytes(text_, bytes))
+    if (bytes > INT_MAX || !checked_bytes(text_, bytes))
         return rfi_fail(err, EBADMSG,
                         "%s: damaged or no checkpoint: its checksum is not right. Use the one before it, or start "
                         "without --resume",

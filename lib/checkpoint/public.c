@@ -75,12 +75,12 @@ void rf_checkpoint_close(rf_checkpoint *c)
 
 uint32_t rf_checkpoint_world_size(const rf_checkpoint *c)
 {
-    return rfi_state_last(&c->state)->o.world_size;
+    return c ? rfi_state_last(&c->state)->o.world_size : 0;
 }
 
 const char *rf_checkpoint_error(const rf_checkpoint *c)
 {
-    return c->err.text;
+    return c ? c->err.text : rf_last_error();
 }
 
 static int check_rank(const rf_checkpoint *c, uint32_t rank, struct rfi_error *err)
@@ -96,6 +96,9 @@ static int check_rank(const rf_checkpoint *c, uint32_t rank, struct rfi_error *e
 
 int rf_checkpoint_rank(rf_checkpoint *c, uint32_t rank, rf_checkpoint_position *ret)
 {
+    if (!c || !ret)
+        return rfi_fail(c ? &c->err : rfi_thread_error(), EINVAL,
+                        "rf_checkpoint_rank: a null pointer. Pass a checkpoint and a place for the position");
     const struct rfi_stage_state *now = rfi_state_last(&c->state);
     int rc = check_rank(c, rank, &c->err);
     if (rc < 0)
@@ -143,9 +146,10 @@ static uint64_t take_ids(rf_checkpoint *c, uint64_t batch, uint64_t *skip, uint6
 int64_t rf_checkpoint_processed(rf_checkpoint *c, rf_dataset *d, uint32_t rank, uint64_t from, uint64_t count,
                                 uint64_t *ids)
 {
+    if (!c || !d || !ids)
+        return rfi_fail(c ? &c->err : rfi_thread_error(), EINVAL,
+                        "rf_checkpoint_processed: a null pointer. Pass a checkpoint, the dataset and an array");
     int rc = check_rank(c, rank, &c->err);
-    if (rc == 0 && (!d || !ids))
-        rc = rfi_fail(&c->err, EINVAL, "rf_checkpoint_processed: a null pointer. Pass the dataset and an array");
     if (rc == 0)
         rc = make_view(c, d);
     if (rc < 0)
@@ -157,7 +161,8 @@ int64_t rf_checkpoint_processed(rf_checkpoint *c, rf_dataset *d, uint32_t rank, 
         batch = from / size;
         from %= size;
     }
-    for (; batch < at.batch && got < count; batch++)
+    uint64_t end = rfi_min(at.batch, rfi_view_len(c->view)); /* the file may say anything */
+    for (; batch < end && got < count; batch++)
         got += take_ids(c, batch, &from, count - got, ids + got);
     return (int64_t)got;
 }

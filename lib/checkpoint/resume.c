@@ -1,71 +1,14 @@
-/* Comparing a state with what is asked for, and building the order that goes on from it. */
+/* Building the order that goes on from a state. */
 #include "checkpoint/resume.h"
 
-#include "checkpoint/names.h"
+#include "base/bytes.h"
+#include "checkpoint/compare.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static int differs(struct rfi_error *err, const char *what, const char *have, const char *want)
-{
-    return rfi_fail(err, EINVAL,
-                    "--resume: %s was %s in the checkpoint and is %s now. Give the same %s, or start without --resume",
-                    what, have, want, what);
-}
-
-static int same_number(struct rfi_error *err, const char *what, uint64_t have, uint64_t want)
-{
-    char a[24], b[24];
-    if (have == want)
-        return 0;
-    snprintf(a, sizeof a, "%" PRIu64, have);
-    snprintf(b, sizeof b, "%" PRIu64, want);
-    return differs(err, what, a, b);
-}
-
-static int same_text(struct rfi_error *err, const char *what, const char *have, const char *want)
-{
-    have = have ? have : "none";
-    want = want ? want : "none";
-    return strcmp(have, want) == 0 ? 0 : differs(err, what, have, want);
-}
-
-int rfi_state_same_order(const rf_order_options *a, const rf_order_options *b, struct rfi_error *err)
-{
-    int rc = same_number(err, "--batch", a->batch, b->batch);
-    if (rc == 0)
-        rc = same_text(err, "--strategy", rfi_strategy_names[a->strategy], rfi_strategy_names[b->strategy]);
-    if (rc == 0)
-        rc = same_text(err, "--base", rfi_strategy_names[a->base], rfi_strategy_names[b->base]);
-    if (rc == 0)
-        rc = same_text(err, "--shuffle", rfi_shuffle_names[a->shuffle], rfi_shuffle_names[b->shuffle]);
-    if (rc == 0)
-        rc = same_number(err, "--seed", a->seed, b->seed);
-    if (rc == 0)
-        rc = same_text(err, "--tail", rfi_tail_names[a->tail], rfi_tail_names[b->tail]);
-    if (rc == 0)
-        rc = same_number(err, "--block-samples", a->block_samples, b->block_samples);
-    if (rc == 0)
-        rc = same_number(err, "--window-blocks", a->window_blocks, b->window_blocks);
-    if (rc == 0)
-        rc = same_number(err, "--hash-partitions", a->hash_partitions, b->hash_partitions);
-    if (rc == 0)
-        rc = same_number(err, "--hash-seed", a->hash_seed, b->hash_seed);
-    if (rc == 0)
-        rc = same_text(err, "--hash-key", rfi_hash_key_names[a->hash_key], rfi_hash_key_names[b->hash_key]);
-    if (rc == 0)
-        rc = same_text(err, "--subset", a->subset, b->subset);
-    if (rc == 0)
-        rc = same_text(err, "--split", a->split, b->split);
-    if (rc == 0)
-        rc = same_text(err, "--use", a->use, b->use);
-    if (rc == 0 && a->world_size == b->world_size)
-        rc = same_text(err, "--ranges", a->ranges, b->ranges);
-    return rc;
-}
 
 /* The stages before number `i` as a chain that ends with its order. */
 static int build(const struct rfi_state *s, uint32_t i, const rf_order_options *o, const struct rfi_order_source *src,
@@ -94,7 +37,8 @@ int rfi_state_order(const struct rfi_state *s, const char *fingerprint, const st
                     struct rfi_order **ret, struct rfi_error *err)
 {
     const struct rfi_stage_state *now = rfi_state_last(s);
-    int rc = same_text(err, "the dataset's fingerprint", s->fingerprint, fingerprint);
+    int rc =
+        rfi_same_text(err, "the dataset's fingerprint", s->fingerprint, fingerprint, "the checkpoint", "what is here");
     if (rc == 0)
         rc = build(s, s->n_stages - 1, &now->o, src, ret, err);
     if (rc < 0)
@@ -127,8 +71,9 @@ static void drop_finished(struct rfi_stage_state *st)
 }
 
 /* A rank at the end of an epoch stands at the beginning of the next one that has something for it: what a rank that
- * was given up would have had went to others. */
-static int settle_rank(const struct rfi_order *order, struct rfi_stage_state *st, uint32_t r, struct rfi_error *err)
+ * was given up would have had went to others. One that has no sample at all comes along as far as the others. */
+static int settle_rank(const struct rfi_order *order, struct rfi_stage_state *st, uint32_t r, uint64_t furthest,
+                       struct rfi_error *err)
 {
     struct rfi_position *at = &st->at[r];
     uint64_t len = rfi_moves_len(order, at->epoch, r, st->moves, st->n_moves);
@@ -138,7 +83,7 @@ static int settle_rank(const struct rfi_order *order, struct rfi_stage_state *st
                         " in the checkpoint, and has %" PRIu64 " batches there now. Was the dataset or the subset "
                         "changed? Start without --resume",
                         r, at->batch, at->epoch, len);
-    while (at->batch == len && rfi_order_len_in(order, at->epoch, r) > 0) {
+    while (at->batch == len && (rfi_order_len_in(order, at->epoch, r) > 0 || at->epoch < furthest)) {
         *at = (struct rfi_position){at->epoch + 1, 0};
         len = rfi_moves_len(order, at->epoch, r, st->moves, st->n_moves);
     }
@@ -148,9 +93,13 @@ static int settle_rank(const struct rfi_order *order, struct rfi_stage_state *st
 static int settle(const struct rfi_order *order, struct rfi_stage_state *st, struct rfi_error *err)
 {
     int rc = rfi_moves_check(order, st->moves, st->n_moves, err);
-    for (uint32_t r = 0; r < st->o.world_size && rc == 0; r++)
-        if (st->known[r])
-            rc = settle_rank(order, st, r, err);
+    uint64_t furthest = 0;
+    for (int pass = 0; pass < 2; pass++) /* the second one for those without a sample */
+        for (uint32_t r = 0; r < st->o.world_size && rc == 0; r++) {
+            if (st->known[r])
+                rc = settle_rank(order, st, r, furthest, err);
+            furthest = rfi_max(furthest, st->at[r].epoch);
+        }
     if (rc == 0)
         drop_finished(st);
     return rc;
@@ -183,6 +132,17 @@ static void forget_stages(struct rfi_state *s)
     s->n_stages = 1;
 }
 
+/* No rank stands in an epoch that an earlier stage began: the last stage alone says where all are. */
+static bool past_is_over(const struct rfi_order *order, const struct rfi_state *s)
+{
+    const struct rfi_stage_state *st = rfi_state_last(s);
+    uint64_t first, n, least = UINT64_MAX;
+    for (uint32_t r = 0; r < st->o.world_size; r++)
+        least = rfi_min(least, st->at[r].epoch);
+    rfi_order_unfinished(order, &first, &n);
+    return s->n_stages > 1 && least >= first + n;
+}
+
 /* Another world: what is left is dealt anew, in a stage of its own. */
 static int other_world(const struct rfi_state *from, const rf_order_options *o, const struct rfi_order_source *src,
                        struct rfi_order **ret_order, struct rfi_state *ret, struct rfi_error *err)
@@ -192,9 +152,11 @@ static int other_world(const struct rfi_state *from, const rf_order_options *o, 
     uint64_t first, n;
     /* Positions are settled first: ranks at the end of an epoch do not make it unfinished. */
     int rc = same_world(from, &from->stages[from->n_stages - 1].o, src, &order, &settled, err);
-    rfi_order_destroy(rc == 0 ? order : NULL);
     if (rc < 0)
         return rc;
+    if (past_is_over(order, &settled))
+        forget_stages(&settled);
+    rfi_order_destroy(order);
     *ret = settled;
     rc = rfi_state_add_stage(ret, o, err);
     order = NULL;
@@ -226,14 +188,16 @@ int rfi_resume(const struct rfi_state *from, const rf_order_options *o, const ch
                struct rfi_error *err)
 {
     const rf_order_options *was = &from->stages[from->n_stages - 1].o;
+    static const char in_checkpoint[] = "the checkpoint", now[] = "this command";
     bool partial = from->partial && was->world_size == o->world_size;
     int rc = partial ? 0 : rfi_state_complete(from, err);
     if (rc == 0)
-        rc = same_text(err, "the dataset's fingerprint", from->fingerprint, fingerprint);
+        rc = rfi_same_text(err, "--resume: the dataset's fingerprint", from->fingerprint, fingerprint, in_checkpoint,
+                           now);
     if (rc == 0)
-        rc = same_number(err, "the number of samples", from->samples, src->samples);
+        rc = rfi_same_number(err, "--resume: the number of samples", from->samples, src->samples, in_checkpoint, now);
     if (rc == 0)
-        rc = rfi_state_same_order(was, o, err);
+        rc = rfi_state_same_order(was, o, in_checkpoint, now, err);
     if (rc < 0)
         return rc;
     if (was->world_size == o->world_size)

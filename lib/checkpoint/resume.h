@@ -12,9 +12,6 @@ int rfi_resume(const struct rfi_state *from, const rf_order_options *o, const ch
                const struct rfi_order_source *src, struct rfi_order **ret_order, struct rfi_state *ret_birth,
                struct rfi_error *err);
 
-/* -EINVAL names the first thing that the order depends on and that is not the same. The world may differ. */
-int rfi_state_same_order(const rf_order_options *have, const rf_order_options *want, struct rfi_error *err);
-
 /* The order of the state's last stage, past and moves included. Borrows the moves. */
 int rfi_state_order(const struct rfi_state *s, const char *fingerprint, const struct rfi_order_source *src,
                     struct rfi_order **ret, struct rfi_error *err);

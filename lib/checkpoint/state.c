@@ -1,4 +1,5 @@
 /* Memory of a state, and several servers' states joined. */
+#include "checkpoint/compare.h"
 #include "checkpoint/state.h"
 
 #include <errno.h>
@@ -109,6 +110,17 @@ void rfi_state_fini(struct rfi_state *s)
     s->n_stages = 0;
 }
 
+static bool same_move(const struct rfi_move *a, const struct rfi_move *b)
+{
+    return a->epoch == b->epoch && a->donor == b->donor && a->recipient == b->recipient && a->cut == b->cut &&
+           a->count == b->count;
+}
+
+static bool same_fault(const struct rfi_fault *a, const struct rfi_fault *b)
+{
+    return a->epoch == b->epoch && a->rank == b->rank && a->batch == b->batch && a->slot == b->slot;
+}
+
 static int append(void **items, uint64_t *n, const void *more, uint64_t n_more, size_t size, struct rfi_error *err)
 {
     void *grown = n_more ? realloc(*items, (*n + n_more) * size) : *items;
@@ -121,15 +133,45 @@ static int append(void **items, uint64_t *n, const void *more, uint64_t n_more, 
     return 0;
 }
 
+/* Both logs begin with what their servers were started with; behind that each has its own ranks' only. */
 static int append_logs(struct rfi_stage_state *st, const struct rfi_stage_state *more, struct rfi_error *err)
 {
     void *moves = st->moves, *faults = st->faults;
-    int rc = append(&moves, &st->n_moves, more->moves, more->n_moves, sizeof *st->moves, err);
+    uint64_t m = 0, f = 0;
+    while (m < st->n_moves && m < more->n_moves && same_move(&st->moves[m], &more->moves[m]))
+        m++;
+    while (f < st->n_faults && f < more->n_faults && same_fault(&st->faults[f], &more->faults[f]))
+        f++;
+    int rc = append(&moves, &st->n_moves, more->moves + m, more->n_moves - m, sizeof *st->moves, err);
     st->moves = moves;
     if (rc == 0)
-        rc = append(&faults, &st->n_faults, more->faults, more->n_faults, sizeof *st->faults, err);
+        rc = append(&faults, &st->n_faults, more->faults + f, more->n_faults - f, sizeof *st->faults, err);
     st->faults = faults;
     return rc;
+}
+
+/* Servers that go on together had the same stages behind them. */
+static int same_past(const struct rfi_state *s, const struct rfi_state *more, struct rfi_error *err)
+{
+    for (uint32_t i = 0; i < s->n_stages; i++) {
+        const struct rfi_stage_state *a = &s->stages[i], *b = &more->stages[i];
+        if (a->o.world_size != b->o.world_size)
+            return rfi_fail(err, EINVAL,
+                            "--resume: the files have world sizes %" PRIu32 " and %" PRIu32
+                            ". Give the files of one run",
+                            a->o.world_size, b->o.world_size);
+        int rc = rfi_state_same_order(&a->o, &b->o, "one of the files", "another", err);
+        for (uint32_t r = 0; r < a->o.world_size && rc == 0 && i + 1 < s->n_stages; r++)
+            if (a->at[r].epoch != b->at[r].epoch || a->at[r].batch != b->at[r].batch)
+                rc = rfi_fail(err, EINVAL,
+                              "--resume: the files go on from different places: rank %" PRIu32 " of %" PRIu32
+                              " stood at epoch %" PRIu64 " batch %" PRIu64 " and at epoch %" PRIu64 " batch %" PRIu64
+                              ". Give the files of one run",
+                              r, a->o.world_size, a->at[r].epoch, a->at[r].batch, b->at[r].epoch, b->at[r].batch);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
 }
 
 int rfi_state_merge(struct rfi_state *s, const struct rfi_state *more, struct rfi_error *err)
@@ -146,10 +188,9 @@ int rfi_state_merge(struct rfi_state *s, const struct rfi_state *more, struct rf
                         s->n_stages, more->n_stages);
     struct rfi_stage_state *a = rfi_state_now(s);
     const struct rfi_stage_state *b = rfi_state_last(more);
-    if (a->o.world_size != b->o.world_size)
-        return rfi_fail(err, EINVAL,
-                        "--resume: the files have world sizes %" PRIu32 " and %" PRIu32 ". Give the files of one run",
-                        a->o.world_size, b->o.world_size);
+    int rc = same_past(s, more, err);
+    if (rc < 0)
+        return rc;
     for (uint32_t r = 0; r < a->o.world_size; r++) {
         if (!b->known[r])
             continue;

@@ -151,12 +151,22 @@ static void say(struct rfi_coordinator *c, enum rfi_balance_reason reason, doubl
     atomic_store_explicit(&c->run.coordinator->balance_reason, reason, memory_order_relaxed);
 }
 
+static uint32_t first_living(const struct rfi_coordinator *c)
+{
+    uint32_t i = 0;
+    while (i + 1 < c->run.config.ranks && rfi_rank_failed(c, i))
+        i++;
+    return i;
+}
+
 /* All ranks in one epoch with work left: what can be balanced. */
 static enum rfi_balance_reason comparable(const struct rfi_coordinator *c, const struct rfi_outlook *o)
 {
-    uint32_t known = 0;
-    for (uint32_t i = 0; i < c->run.config.ranks; i++) {
-        if (o[i].over || o[i].epoch != o[0].epoch)
+    uint32_t known = 0, first = first_living(c);
+    for (uint32_t i = first; i < c->run.config.ranks; i++) {
+        if (rfi_rank_failed(c, i))
+            continue;
+        if (o[i].over || o[i].epoch != o[first].epoch)
             return RFI_BALANCE_BETWEEN_EPOCHS;
         known += c->measured[i].rate > 0;
     }
@@ -178,7 +188,7 @@ static double rate_imbalance(const struct rfi_coordinator *c, double *values)
 static double end_imbalance(const struct rfi_coordinator *c, const struct rfi_outlook *o)
 {
     double first = INFINITY, last = 0;
-    if (c->moved_epoch != o[0].epoch + 1)
+    if (c->moved_epoch != o[first_living(c)].epoch + 1)
         return 0;
     for (uint32_t i = 0; i < c->run.config.ranks; i++) {
         if (c->measured[i].rate <= 0)

@@ -134,7 +134,10 @@ static struct rfi_generation first_generation(const struct rfi_coordinator *c, u
                                .arena = rfi_arena_word(i, 0)};
     if (c->plan.config.gated) {
         g.first_ticket = 1;
-        g.stop_ticket = 1 + rfi_moves_len(c->order, at->epoch, rank, now->moves, now->n_moves) - at->batch;
+        if (c->o->epochs && at->epoch >= c->o->start_epoch + c->o->epochs)
+            g.end_ticket = 1;
+        else
+            g.stop_ticket = 1 + rfi_moves_len(c->order, at->epoch, rank, now->moves, now->n_moves) - at->batch;
     } else {
         g.end_ticket = rfi_end_ticket(c, i, 0, at->epoch, at->batch);
     }

@@ -254,10 +254,20 @@ static int redistribute(struct rfi_coordinator *c, uint32_t i)
 void rfi_rank_died(struct rfi_coordinator *c, uint32_t i)
 {
     uint32_t living = 0;
+    uint64_t epoch = newest_of(c, i).epoch;
     if (!c->o->redistribute || rfi_rank_failed(c, i))
         return;
-    for (uint32_t k = 0; k < c->run.config.ranks; k++)
+    for (uint32_t k = 0; k < c->run.config.ranks; k++) {
         living += k != i && !rfi_rank_failed(c, k);
+        if (!rfi_rank_failed(c, k) && newest_of(c, k).epoch != epoch) {
+            rfi_log(RFI_LOG_WARNING,
+                    "the trainer of rank %u died in epoch %llu, and rank %u is in epoch %llu, so its batches cannot go "
+                    "there: waiting for a new trainer",
+                    c->run.config.first_rank + i, (unsigned long long)epoch, c->run.config.first_rank + k,
+                    (unsigned long long)newest_of(c, k).epoch);
+            return;
+        }
+    }
     if (!living) {
         rfi_log(RFI_LOG_WARNING, "the trainer of rank %u died and no other rank is left: waiting for a new one",
                 c->run.config.first_rank + i);

@@ -115,8 +115,7 @@ static int make_rest(struct rfi_rest *rest, const struct rfi_order *o, uint64_t 
         else if (!add_rank(rest, o, epoch, r, list, released))
             rc = rfi_fail(err, ENOMEM, "order: no memory for what is left of epoch %" PRIu64, epoch);
     }
-    if (rc == 0)
-        rfi_lists_fini(&lists);
+    rfi_lists_fini(&lists);
     return rc;
 }
 

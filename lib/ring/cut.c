@@ -122,8 +122,10 @@ void rfi_ring_append(struct rfi_ring *r, uint64_t cut, struct rfi_generation *g)
     g->first_place = replaces ? newest.first_place : rfi_cut_first_place(r, cut);
     if (replaces)
         n--;
+    atomic_fetch_add_explicit(&r->sh->moves, 1, memory_order_release); /* P9: odd */
     rfi_generation_store(&r->generations[n & (r->generations_cap - 1)], g);
     atomic_store_explicit(&r->sh->n_generations, n + 1, memory_order_release); /* P4 */
+    atomic_fetch_add_explicit(&r->sh->moves, 1, memory_order_release); /* P9 */
     rfi_cut_wipe(r, cut);
     rfi_cut_let_go(r);
 }

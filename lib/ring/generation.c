@@ -55,15 +55,16 @@ void rfi_ring_generation(const struct rfi_ring *r, uint64_t ticket, struct rfi_g
     copy_record(g, ret);
 }
 
-void rfi_ring_generation_settled(const struct rfi_ring *r, uint64_t ticket, struct rfi_generation *ret)
+bool rfi_ring_generation_settled(const struct rfi_ring *r, uint64_t ticket, struct rfi_generation *ret)
 {
     for (int tries = 0; tries < 10000; tries++) { /* a few stores long, unless the parent died among them */
         uint64_t before = atomic_load_explicit(&r->sh->moves, memory_order_acquire); /* P9 */
         rfi_ring_generation(r, ticket, ret);
         /* The record's words were loaded with acquire: this load comes after them. */
         if (!(before & 1) && atomic_load_explicit(&r->sh->moves, memory_order_relaxed) == before)
-            return;
+            return true;
     }
+    return false;
 }
 
 void rfi_generation_newest(const struct rfi_ring *r, struct rfi_generation *ret)

@@ -176,8 +176,9 @@ uint64_t rfi_ring_freed(const struct rfi_ring *r);
  * while that cut is made the record may be half old and half new. */
 void rfi_ring_generation(const struct rfi_ring *r, uint64_t ticket, struct rfi_generation *ret);
 
-/* The same for who has no claim: never half of a record that a move rewrites (unless the parent died in it). */
-void rfi_ring_generation_settled(const struct rfi_ring *r, uint64_t ticket, struct rfi_generation *ret);
+/* The same for who has no claim: never half of a record that a cut or a move rewrites. False: the parent died in
+ * it (or is stopped there), and *ret may be half old and half new. */
+bool rfi_ring_generation_settled(const struct rfi_ring *r, uint64_t ticket, struct rfi_generation *ret);
 
 /* Wait histogram buckets (in the trainer's words). */
 unsigned rfi_wait_bucket(uint64_t ns);

@@ -149,7 +149,7 @@ struct rfi_ring_shared {
     _Atomic uint64_t local_samples, remote_samples;
     _Atomic uint64_t errors;
     _Atomic uint64_t cuts; /* made so far; written by the parent only */
-    _Atomic uint64_t moves; /* to a fresh arena: 2 for each, odd while the parent rewrites records */
+    _Atomic uint64_t moves; /* cuts and moves to a fresh arena: 2 for each, odd while the parent writes records */
     uint64_t pad1[7];
 };
 _Static_assert(sizeof(struct rfi_ring_shared) == 256, "ring head");

@@ -111,8 +111,8 @@ static int check_config(struct rfi_run_view *r, struct rfi_error *err)
               c.align >= 512 && !(c.align & (c.align - 1)) && c.arena_bytes && c.arena_bytes % c.align == 0 &&
               c.nodes <= RFI_BELL_BYTES / sizeof(struct rfi_bell_shared) && c.nodes && c.queues &&
               c.spares <= RFI_MAX_WORKERS && c.queues == c.workers + c.spares && c.queue_depth &&
-              c.queue_depth <= 4096 && c.n_fields < 65536 && c.batch && c.fixed_bytes <= UINT64_MAX / 4 &&
-              c.faults_loaded <= RFI_FAULTS_LOADED_MAX;
+              (uint64_t)c.first_rank + c.ranks <= c.world_size && c.queue_depth <= 4096 && c.n_fields < 65536 &&
+              c.batch && c.fixed_bytes <= UINT64_MAX / 4 && c.faults_loaded <= RFI_FAULTS_LOADED_MAX;
     ok = ok && rfi_run_size(&c, r->segment.regions[RFI_R_DATASET].bytes, r->segment.regions[RFI_R_MEMBERSHIP].bytes,
                             r->segment.regions[RFI_R_ORIGIN].bytes, &size, err) == 0;
     for (uint32_t i = 0; ok && i < RFI_N_REGIONS; i++)

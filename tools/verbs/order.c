@@ -2,6 +2,7 @@
  * samples but for what the strategy's table needs. */
 #include "order_open.h"
 
+#include "checkpoint/compare.h"
 #include "checkpoint/find.h"
 #include "order/faults.h"
 #include "order/id_line.h"
@@ -271,7 +272,7 @@ static int continue_order(const struct cli_order_args *a, rf_dataset *d, const s
     rfi_order_source_of(rfi_dataset_of(d), &source);
     rfi_dataset_info(rfi_dataset_of(d), &info);
     if (own->log) {
-        rc = rfi_state_same_order(&rfi_state_last(&from)->o, &a->o, &err);
+        rc = rfi_state_same_order(&rfi_state_last(&from)->o, &a->o, "the checkpoint", "this command", &err);
         if (rc == 0 && rfi_state_last(&from)->o.world_size != a->o.world_size)
             rc = rfi_fail(&err, EINVAL,
                           "--log: the checkpoint is of a world of %u ranks, not %u. Give the same "
