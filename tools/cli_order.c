@@ -150,6 +150,10 @@ static struct cli_option *add_shuffle(struct cli_option *at, struct cli_order_ar
          .target = &o->seed,
          .metavar = "S",
          .help = "seed of the shuffle (default 0)"},
+        {.name = "repeat-order",
+         .kind = CLI_FLAG,
+         .target = &a->repeat_order,
+         .help = "every epoch in the same order, that of epoch 0 (default: an order of its own for each)"},
         {.name = "epochs",
          .kind = CLI_U64,
          .target = &a->epochs,
@@ -302,6 +306,7 @@ int cli_order_resolve(struct cli_order_args *a)
     o->tail = (rf_tail)a->tail;
     o->hash_key = (rf_hash_key)a->hash_key;
     o->allow_gaps = a->allow_gaps;
+    o->repeat_order = a->repeat_order;
     o->allow_overlap = a->allow_overlap;
     o->samples = a->samples_given ? a->samples : 0;
     return rf_order_validate(o) < 0 ? cli_usage("%s", rf_last_error()) : CLI_OK;

@@ -176,7 +176,8 @@ typedef struct rf_order_options {
     const char *split; /* "train:0.9,val:0.1", with `use`; NULL: none */
     const char *use;
     uint64_t classes; /* expected number of classes; 0: not checked */
-    uint64_t reserved[8];
+    uint64_t repeat_order; /* nonzero: every epoch in the order of epoch 0, instead of one of its own */
+    uint64_t reserved[7];
 } rf_order_options;
 
 RF_PUBLIC void rf_order_options_init(rf_order_options *o);

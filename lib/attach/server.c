@@ -96,6 +96,8 @@ static void order_args(struct args *a, const rf_order_options *o)
         arg(a, "--split=%s", o->split);
     if (o->use)
         arg(a, "--use=%s", o->use);
+    if (o->repeat_order)
+        arg(a, "--repeat-order");
     if (o->classes)
         arg(a, "--classes=%" PRIu64, o->classes);
 }

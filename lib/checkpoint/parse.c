@@ -88,6 +88,7 @@ static rf_order_options order_of(struct reading *r, json_object *j)
     o.base = (rf_strategy)word(r, j, "base", rfi_strategy_names, 5);
     o.shuffle = (rf_shuffle)word(r, j, "shuffle", rfi_shuffle_names, 3);
     o.seed = number(r, j, "seed", UINT64_MAX);
+    o.repeat_order = number(r, j, "repeat_order", 1);
     o.tail = (rf_tail)word(r, j, "tail", rfi_tail_names, 3);
     o.block_samples = number(r, j, "block_samples", UINT64_MAX);
     o.window_blocks = number(r, j, "window_blocks", UINT64_MAX);

@@ -29,6 +29,7 @@ static void put_order(json_object *j, const rf_order_options *o)
     put_text(j, "base", rfi_strategy_names[o->base]);
     put_text(j, "shuffle", rfi_shuffle_names[o->shuffle]);
     put(j, "seed", o->seed);
+    put(j, "repeat_order", o->repeat_order != 0);
     put_text(j, "tail", rfi_tail_names[o->tail]);
     put(j, "block_samples", o->block_samples);
     put(j, "window_blocks", o->window_blocks);

@@ -254,9 +254,23 @@ static int make_queues(struct rfi_coordinator *c)
     return 0;
 }
 
+/* Whoever names copies of the data and a number of them means what is said. */
+static int check_copies(const struct rfi_coordinator *c)
+{
+    if (c->o->n_mirrors == 0 || c->o->replication <= c->o->n_mirrors + 1)
+        return 0;
+    return rfi_fail(
+        c->err, EINVAL,
+        "--replication %u asks for as many copies of the data, and with %u --mirror there are %u. Name more "
+        "mirrors, or ask for less",
+        c->o->replication, c->o->n_mirrors, c->o->n_mirrors + 1);
+}
+
 int rfi_birth(struct rfi_coordinator *c)
 {
     int rc = rfi_topology_load(NULL, NULL, &c->topology, c->err);
+    if (rc == 0)
+        rc = check_copies(c);
     if (rc == 0)
         rc = rfi_mirrors_check(c->o->dataset, c->o->mirrors, c->o->n_mirrors, c->err);
     if (rc == 0)

@@ -169,6 +169,7 @@ static void set_options(struct rfi_order *order, const rf_order_options *o, cons
     order->shuffle = o->shuffle;
     order->tail = o->tail;
     order->seed = o->seed;
+    order->repeat_order = o->repeat_order != 0;
     order->block = o->block_samples ? o->block_samples : rfi_max(DEFAULT_BLOCK_BYTES / mean, 1);
     if (rfi_mul_over(order->block, blocks, &order->window))
         order->window = UINT64_MAX; /* one window holds everything */

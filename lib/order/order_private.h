@@ -21,6 +21,7 @@ struct rfi_order {
     rf_shuffle shuffle;
     rf_tail tail;
     uint64_t seed;
+    bool repeat_order; /* every epoch has the keys of epoch 0 */
     uint64_t block; /* K of block shuffle, >= 1 */
     uint64_t window; /* samples of a window, >= 1 */
     uint64_t min_rank, max_rank; /* smallest and largest n_r */

@@ -8,8 +8,8 @@ struct rfi_block_view rfi_view_blocks(struct rfi_view *v, uint32_t rank)
 {
     const struct rfi_order *o = v->order;
     uint64_t n = rfi_order_base_samples(o, rank);
-    struct rfi_permutation *order = rfi_cache_get(&v->cache, rfi_blocks_count(n, o->block), o->seed, v->epoch,
-                                                  RFI_KEY_BLOCKS, rfi_key_rank(o, rank), 0);
+    struct rfi_permutation *order = rfi_cache_get(&v->cache, rfi_blocks_count(n, o->block), o->seed,
+                                                  rfi_view_key_epoch(v), RFI_KEY_BLOCKS, rfi_key_rank(o, rank), 0);
     struct rfi_block_view ret = {0};
     rfi_blocks_init(&ret.blocks, n, o->block, order);
     /* Round-robin: the concatenation of all blocks is cut into one slice a rank, so that a rank reads
@@ -23,7 +23,7 @@ struct rfi_permutation *rfi_view_window(struct rfi_view *v, uint32_t rank, uint6
 {
     const struct rfi_order *o = v->order;
     uint64_t size = rfi_min(o->window, n - w * o->window);
-    return rfi_cache_get(&v->cache, size, o->seed, v->epoch, RFI_KEY_WINDOW, rank, w);
+    return rfi_cache_get(&v->cache, size, o->seed, rfi_view_key_epoch(v), RFI_KEY_WINDOW, rank, w);
 }
 
 static void block_elements(struct rfi_view *v, uint32_t rank, uint64_t from, uint64_t count, uint64_t *x)

@@ -31,10 +31,16 @@ static inline uint64_t rfi_key_rank(const struct rfi_order *o, uint32_t rank)
     return o->strategy == RF_ROUND_ROBIN ? RFI_KEY_GLOBAL : rank;
 }
 
+/* The epoch whose keys are used. */
+static inline uint64_t rfi_view_key_epoch(const struct rfi_view *v)
+{
+    return v->order->repeat_order ? 0 : v->epoch;
+}
+
 static inline struct rfi_permutation *rfi_view_full(struct rfi_view *v, uint32_t rank)
 {
-    return rfi_cache_get(&v->cache, rfi_order_base_samples(v->order, rank), v->order->seed, v->epoch, RFI_KEY_FULL,
-                         rfi_key_rank(v->order, rank), 0);
+    return rfi_cache_get(&v->cache, rfi_order_base_samples(v->order, rank), v->order->seed, rfi_view_key_epoch(v),
+                         RFI_KEY_FULL, rfi_key_rank(v->order, rank), 0);
 }
 
 struct rfi_block_view rfi_view_blocks(struct rfi_view *v, uint32_t rank);

@@ -306,3 +306,16 @@ def test_verify_a_dataset(ringfeed, make, tmp_path):
     assert ringfeed.json("verify", "--dataset", data, *args, path)["good"]
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
     assert verdict(ringfeed, "--dataset", data, path)["missing"] == 1
+
+
+@pytest.mark.parametrize("shuffle", ["none", "full", "block"])
+def test_repeat_order_is_epoch_0_every_time(ringfeed, shuffle):
+    order = ("--samples", 200, "--world-size", 3, "--batch", 4, "--shuffle", shuffle, "--block-samples", 5, "--epochs", 3)
+    epochs = {}
+    for line in ringfeed.ok("order", *order, "--repeat-order").splitlines():
+        epoch, rest = line.split(" ", 1)
+        epochs.setdefault(epoch, []).append(rest)
+    plain = [line.split(" ", 1)[1] for line in ringfeed.ok("order", *order).splitlines() if line.startswith("0 ")]
+    assert len(epochs) == 3 and all(lines == plain for lines in epochs.values())
+    if shuffle != "none":
+        assert [line.split(" ", 1)[1] for line in ringfeed.ok("order", *order).splitlines() if line.startswith("1 ")] != plain

@@ -1,6 +1,7 @@
 """--replication K: a primary and standbys for every rank."""
 
 import os
+import shutil
 import signal
 
 import pytest
@@ -72,3 +73,11 @@ def test_a_whole_run_with_standbys_while_primaries_die(ringfeed, run_name, make)
         t.ok()
     assert serve.wait() == 0
     assert sorted(line for t in run for line in t.lines()) == sorted(order_lines(ringfeed, made.path, *order))
+
+
+def test_more_copies_asked_for_than_named_is_refused(ringfeed, run_name, make, tmp_path):
+    made = make.files(n=5)
+    copy = tmp_path / "copy"
+    shutil.copytree(made.path, copy)
+    ringfeed.fails("serve", made.path, "--name", run_name, "--workers", 3, "--replication", 3, "--mirror", copy, status=2,
+                   says=["--replication 3", "there are 2"])

@@ -49,6 +49,7 @@ static struct rfi_state some_state(void)
     o.tail = RF_TAIL_PAD;
     o.hash_key = RF_HASH_LABEL;
     o.allow_gaps = 1;
+    o.repeat_order = 1;
     cr_assert_eq(rfi_state_add_stage(&s, &o, &err), 0);
     s.stages[1].known[1] = true;
     s.stages[1].at[1] = (struct rfi_position){9, 8};
@@ -70,7 +71,8 @@ static void same(const struct rfi_state *a, const struct rfi_state *b)
         const struct rfi_stage_state *x = &a->stages[i], *y = &b->stages[i];
         cr_assert(x->o.world_size == y->o.world_size && x->o.batch == y->o.batch && x->o.seed == y->o.seed);
         cr_assert(x->o.strategy == y->o.strategy && x->o.base == y->o.base && x->o.shuffle == y->o.shuffle);
-        cr_assert(x->o.tail == y->o.tail && x->o.hash_key == y->o.hash_key && x->o.allow_gaps == y->o.allow_gaps);
+        cr_assert(x->o.repeat_order == y->o.repeat_order && x->o.tail == y->o.tail && x->o.hash_key == y->o.hash_key &&
+                  x->o.allow_gaps == y->o.allow_gaps);
         cr_assert(same_text(x->o.ranges, y->o.ranges) && same_text(x->o.subset, y->o.subset));
         cr_assert(same_text(x->o.split, y->o.split) && same_text(x->o.use, y->o.use));
         for (uint32_t r = 0; r < x->o.world_size; r++) {
@@ -140,7 +142,8 @@ static int parse_body(const char *body, struct rfi_error *err)
     "\"samples\": 5, \"start_epoch\": 0, \"stages\": "
 #define ORDER(world)                                                                                                   \
     "\"world_size\": " world ", \"batch\": 1, \"strategy\": \"round-robin\", \"base\": \"round-robin\", \"shuffle\": " \
-    "\"none\", \"seed\": 0, \"tail\": \"uneven\", \"block_samples\": 0, \"window_blocks\": 0, \"hash_partitions\": "   \
+    "\"none\", \"seed\": 0, \"repeat_order\": 0, \"tail\": \"uneven\", \"block_samples\": 0, \"window_blocks\": 0, "   \
+    "\"hash_partitions\": "                                                                                            \
     "0, "                                                                                                              \
     "\"hash_seed\": 0, \"hash_key\": \"index\", \"allow_gaps\": 0, \"allow_overlap\": 0, "
 
