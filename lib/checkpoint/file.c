@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -43,30 +44,42 @@ static int sync_folder_of(const char *path)
     return rc;
 }
 
-/* The new file under its temporary name, on the disk. */
-static int write_new(const char *path, const char *text, size_t bytes, char *tmp, size_t room)
+/* FILE.new, emptied and locked until it is closed. What a killed process left there is used again, so that kills leave
+ * one file at most; while another process or thread is writing there, a name of our own. */
+static int open_new(const char *path, char *tmp, size_t room)
 {
-    static _Atomic uint32_t number; /* threads of a trainer may save at the same time */
-    uint32_t k = atomic_fetch_add_explicit(&number, 1, memory_order_relaxed);
-    if (snprintf(tmp, room, "%s.%d-%u", path, (int)getpid(), k) >= (int)room)
+    static _Atomic uint32_t number;
+    struct stat named, opened;
+    if (snprintf(tmp, room, "%s.new", path) >= (int)room)
         return -ENAMETOOLONG;
-    /* What has this name is of a killed process with our number. Not mkostemp: its file would not have the caller's
-     * umask, which cannot be asked for without changing it for all threads. */
-    unlink(tmp);
-    int fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd < 0)
-        return -errno;
-    int rc = write_all(fd, text, bytes);
-    if (close(fd) < 0 && rc == 0)
-        rc = -errno;
-    if (rc < 0)
-        unlink(tmp);
-    return rc;
+    int fd = open(tmp, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && stat(tmp, &named) == 0 && fstat(fd, &opened) == 0 &&
+        named.st_ino == opened.st_ino && named.st_dev == opened.st_dev && S_ISREG(opened.st_mode) &&
+        ftruncate(fd, 0) == 0)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    uint32_t k = atomic_fetch_add_explicit(&number, 1, memory_order_relaxed);
+    if (snprintf(tmp, room, "%s.new-%d-%u", path, (int)getpid(), k) >= (int)room)
+        return -ENAMETOOLONG;
+    unlink(tmp); /* of a killed process with our number */
+    fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    return fd < 0 ? -errno : fd;
+}
+
+/* FILE becomes FILE.prev and the new file FILE. Between the two renames only the one before is there: a reader looks
+ * for both. */
+static int put_in_place(const char *path, const char *tmp)
+{
+    char prev[PATH_MAX];
+    if (snprintf(prev, sizeof prev, "%s.prev", path) >= (int)sizeof prev)
+        return -ENAMETOOLONG;
+    return (rename(path, prev) < 0 && errno != ENOENT) || rename(tmp, path) < 0 ? -errno : 0;
 }
 
 int rfi_state_write(const struct rfi_state *s, const char *path, struct rfi_error *err)
 {
-    char tmp[PATH_MAX], prev[PATH_MAX];
+    char tmp[PATH_MAX];
     struct stat st;
     size_t bytes;
     if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
@@ -74,17 +87,17 @@ int rfi_state_write(const struct rfi_state *s, const char *path, struct rfi_erro
     char *text = rfi_state_text(s, &bytes);
     if (!text)
         return rfi_fail(err, ENOMEM, "%s: no memory for a checkpoint", path);
-    int rc = write_new(path, text, bytes, tmp, sizeof tmp);
-    free(text);
-    if (rc == 0) {
-        /* Between the two renames only the one before is there: a reader looks for both. */
-        if (snprintf(prev, sizeof prev, "%s.prev", path) >= (int)sizeof prev)
-            rc = -ENAMETOOLONG;
-        else if ((rename(path, prev) < 0 && errno != ENOENT) || rename(tmp, path) < 0)
-            rc = -errno;
+    int fd = open_new(path, tmp, sizeof tmp), rc = fd;
+    if (fd >= 0) {
+        rc = write_all(fd, text, bytes);
+        if (rc == 0)
+            rc = put_in_place(path, tmp);
         if (rc < 0)
             unlink(tmp);
+        if (close(fd) < 0 && rc == 0) /* the lock goes with it: only now may the next one look at FILE.new */
+            rc = -errno;
     }
+    free(text);
     if (rc == 0)
         rc = sync_folder_of(path);
     if (rc < 0)

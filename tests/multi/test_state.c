@@ -103,6 +103,8 @@ static void remove_file(const char *path)
     unlink(path);
     snprintf(prev, sizeof prev, "%s.prev", path);
     unlink(prev);
+    snprintf(prev, sizeof prev, "%s.new", path); /* of a server that was killed writing it */
+    unlink(prev);
 }
 
 TEST(a_checkpoint_says_what_was_released_and_nothing_else)
