@@ -418,6 +418,11 @@ def test_a_damaged_segment_is_an_error_and_never_a_crash(ringfeed, run_name, mak
     image = path.read_bytes()
     places = [r for r in regions(image) if r[1]]
     assert len(places) >= 14 and all(HEADER <= at <= len(image) for at, _ in places)
+    for at, value in (4, 2**31), (0, 1), (8, 3):  # first rank, world size, ranks: ranks outside the world
+        damaged = bytearray(image)
+        struct.pack_into("<I", damaged, places[0][0] + at, value)
+        path.write_bytes(bytes(damaged))
+        ringfeed.fails("checkpoint", run_name, "-o", tmp_path / "c.json", says="damaged")
     rng, answers = random.Random(1), set()
     values = [0, 1, 2, 0x7F, 0xFF, 0x80]
     for i in range(600 if os.environ.get("RF_EXHAUSTIVE") else 30):
