@@ -1,5 +1,6 @@
 /* Checkpoint files: atomic, durable, the last two kept. */
 #include "checkpoint/state.h"
+
 #include "base/failpoint.h"
 
 #include <errno.h>
@@ -45,53 +46,49 @@ static int sync_folder_of(const char *path)
     return rc;
 }
 
-/* One name for the temporary file, so that deaths leave at most one of it, and a lock, so that nobody writes into
- * another's. The lock goes with the file when it gets its proper name: whoever waited for that looks again. */
-static int open_locked(const char *tmp)
+/* FILE.new, emptied and locked until it is closed. What a killed process left there is used again, so that kills leave
+ * one file at most; while another process or thread is writing there, a name of our own. */
+static int open_new(const char *path, char *tmp, size_t room)
 {
-    struct stat mine, named;
-    for (int tries = 0; tries < 100; tries++) {
-        int fd = open(tmp, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-        if (fd < 0)
-            return -errno;
-        if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-            close(fd);
-            return -EBUSY;
-        }
-        if (fstat(fd, &mine) == 0 && stat(tmp, &named) == 0 && mine.st_ino == named.st_ino)
-            return fd;
-        close(fd);
-    }
-    return -EBUSY;
-}
-
-/* The new file under its temporary name, on the disk; *ret_fd keeps its lock. */
-static int write_new(const char *path, const char *text, size_t bytes, char *tmp, size_t room, int *ret_fd)
-{
-    int fd = snprintf(tmp, room, "%s.new", path) < (int)room ? open_locked(tmp) : -ENAMETOOLONG;
-    if (fd < 0)
+    static _Atomic uint32_t number;
+    struct stat named, opened;
+    if (snprintf(tmp, room, "%s.new", path) >= (int)room)
+        return -ENAMETOOLONG;
+    int fd = open(tmp, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && stat(tmp, &named) == 0 && fstat(fd, &opened) == 0 &&
+        named.st_ino == opened.st_ino && named.st_dev == opened.st_dev && S_ISREG(opened.st_mode) &&
+        ftruncate(fd, 0) == 0)
         return fd;
-    int rc = ftruncate(fd, 0) < 0 ? -errno : write_all(fd, text, bytes);
-    if (rc < 0) {
-        unlink(tmp);
+    if (fd >= 0)
         close(fd);
-    }
-    *ret_fd = fd;
-    return rc;
+    uint32_t k = atomic_fetch_add_explicit(&number, 1, memory_order_relaxed);
+    if (snprintf(tmp, room, "%s.new-%d-%u", path, (int)getpid(), k) >= (int)room)
+        return -ENAMETOOLONG;
+    unlink(tmp); /* of a killed process with our number */
+    fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    return fd < 0 ? -errno : fd;
 }
 
-/* FILE becomes FILE.prev, and the new one FILE. */
-static int rotate(const char *tmp, const char *path, const char *prev)
+/* FILE becomes FILE.prev and the new file FILE. Between the two renames only the one before is there: a reader looks
+ * for both. */
+static int put_in_place(const char *path, const char *tmp)
 {
+    char prev[PATH_MAX];
+    if (snprintf(prev, sizeof prev, "%s.prev", path) >= (int)sizeof prev)
+        return -ENAMETOOLONG;
+    RFI_FAIL_POINT("checkpoint-temp");
     if (rename(path, prev) < 0 && errno != ENOENT)
         return -errno;
-    RFI_FAIL_POINT("checkpoint-rename");
-    return rename(tmp, path) < 0 ? -errno : 0;
+    RFI_FAIL_POINT("checkpoint-prev");
+    if (rename(tmp, path) < 0)
+        return -errno;
+    RFI_FAIL_POINT("checkpoint-new");
+    return 0;
 }
 
 int rfi_state_write(const struct rfi_state *s, const char *path, struct rfi_error *err)
 {
-    char tmp[PATH_MAX], prev[PATH_MAX];
+    char tmp[PATH_MAX];
     struct stat st;
     size_t bytes;
     if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
@@ -99,24 +96,22 @@ int rfi_state_write(const struct rfi_state *s, const char *path, struct rfi_erro
     char *text = rfi_state_text(s, &bytes);
     if (!text)
         return rfi_fail(err, ENOMEM, "%s: no memory for a checkpoint", path);
-    int fd, rc = write_new(path, text, bytes, tmp, sizeof tmp, &fd);
-    free(text);
-    if (rc == 0) {
-        RFI_FAIL_POINT("checkpoint-write");
-        /* Between the two renames only the one before is there: a reader looks for both. */
-        if (snprintf(prev, sizeof prev, "%s.prev", path) >= (int)sizeof prev)
-            rc = -ENAMETOOLONG;
-        else
-            rc = rotate(tmp, path, prev);
+    int fd = open_new(path, tmp, sizeof tmp), rc = fd;
+    if (fd >= 0) {
+        rc = write_all(fd, text, bytes);
+        if (rc == 0)
+            rc = put_in_place(path, tmp);
         if (rc < 0)
             unlink(tmp);
-        close(fd);
+        if (close(fd) < 0 && rc == 0) /* the lock goes with it: only now may the next one look at FILE.new */
+            rc = -errno;
     }
+    free(text);
     if (rc == 0)
         rc = sync_folder_of(path);
     if (rc < 0)
         return rfi_fail(err, -rc, "%s: cannot write the checkpoint: %s. Free some space or choose another place", path,
-                        rc == -EBUSY ? "somebody else is writing it" : strerror(-rc));
+                        strerror(-rc));
     return 0;
 }
 

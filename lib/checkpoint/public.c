@@ -119,8 +119,16 @@ static int make_view(rf_checkpoint *c, rf_dataset *d)
         return 0;
     rfi_order_source_of(rfi_dataset_of(d), &source);
     rfi_dataset_info(rfi_dataset_of(d), &info);
-    int rc = rfi_state_order(&c->state, info.fingerprint, &source, &c->order, &c->err);
-    return rc == 0 ? rfi_view_create(c->order, &c->view, &c->err) : rc;
+    struct rfi_order *order;
+    int rc = rfi_state_order(&c->state, info.fingerprint, &source, &order, &c->err);
+    if (rc < 0)
+        return rc;
+    rc = rfi_view_create(order, &c->view, &c->err);
+    if (rc < 0)
+        rfi_order_destroy(order);
+    else
+        c->order = order;
+    return rc;
 }
 
 /* Ids of one batch without padding, from `skip` on, at most `count`. */

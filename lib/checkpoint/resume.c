@@ -46,6 +46,7 @@ int rfi_state_order(const struct rfi_state *s, const char *fingerprint, const st
     rc = rfi_moves_check(*ret, now->moves, now->n_moves, err);
     if (rc < 0) {
         rfi_order_destroy(*ret);
+        *ret = NULL;
         return rc;
     }
     rfi_order_set_moves(*ret, now->moves, now->n_moves);
@@ -115,8 +116,10 @@ static int same_world(const struct rfi_state *from, const rf_order_options *o, c
     rc = build(ret, ret->n_stages - 1, o, src, ret_order, err);
     if (rc == 0) {
         rc = settle(*ret_order, rfi_state_now(ret), err);
-        if (rc < 0)
+        if (rc < 0) {
             rfi_order_destroy(*ret_order);
+            *ret_order = NULL;
+        }
     }
     if (rc < 0)
         rfi_state_fini(ret);

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #define TEST(name) Test(state, name, .timeout = 60)
 
@@ -103,6 +104,8 @@ static void remove_file(const char *path)
     unlink(path);
     snprintf(prev, sizeof prev, "%s.prev", path);
     unlink(prev);
+    snprintf(prev, sizeof prev, "%s.new", path); /* of a server that was killed writing it */
+    unlink(prev);
 }
 
 TEST(a_checkpoint_says_what_was_released_and_nothing_else)
@@ -162,6 +165,71 @@ TEST(a_checkpoint_says_what_was_released_and_nothing_else)
     rf_dataset_close(d);
     rf_detach(t[0]);
     rf_detach(t[1]);
+    remove_file(path);
+    world_close(&w);
+}
+
+/* The text of a saved checkpoint with one word replaced and a checksum that fits it. */
+static void forge(const char *path, const char *from, const char *to)
+{
+    char text[8192], made[8300];
+    FILE *f = fopen(path, "r");
+    cr_assert_not_null(f);
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = 0;
+    char *at = strstr(text, from), *end = strstr(text, ",\n  \"checksum\"");
+    cr_assert(at && end);
+    *end = *at = 0;
+    int bytes = snprintf(made, sizeof made, "%s%s%s", text, to, at + strlen(from));
+    f = fopen(path, "w");
+    fprintf(f, "%s,\n  \"checksum\": \"%016llx\"\n}\n", made, (unsigned long long)XXH3_64bits(made, (size_t)bytes));
+    fclose(f);
+}
+
+/* Anybody can compute a checksum. */
+TEST(a_forged_checkpoint_is_an_error_and_takes_no_time)
+{
+    struct world w;
+    rf_checkpoint *c;
+    uint64_t ids[32];
+    char path[160];
+    world_open(&w, 20);
+    w.o.batch = 4;
+    w.s.epochs = 3;
+    world_start(&w);
+    rf_trainer *t = world_attach(&w, 0);
+    step(&w, t, NULL);
+    rf_dataset *d = dataset(&w);
+    file_in(&w, "forged.json", path, sizeof path);
+    static const struct {
+        const char *from, *to;
+        int restore;
+        int64_t processed;
+    } cases[] = {
+        {"\"batch\": 1", "\"batch\": 4000000000000000000", -ERANGE, 20},
+        {"\"epoch\": 0", "\"epoch\": 4000000000000000000", -ERANGE, 4},
+        {"\"moves\": [", "\"moves\": [ { \"epoch\": 0, \"donor\": 0, \"recipient\": 0, \"cut\": 1, \"count\": 9 } ", 0,
+         -EINVAL},
+        {"\"strategy\": \"round-robin\"", "\"strategy\": \"hash\"", -EINVAL, -1},
+        {"\"block_samples\": 0", "\"block_samples\": 18446744073709551615", -EINVAL, 4},
+        {"\"strategy\": \"round-robin\"", "\"strategy\": \"range\"", -EINVAL, -EINVAL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        c = take(&w);
+        cr_assert_eq(rf_checkpoint_save(c, path), 0);
+        rf_checkpoint_close(c);
+        forge(path, cases[i].from, cases[i].to);
+        cr_assert_eq(rf_checkpoint_open(path, &c), 0, "case %zu: %s", i, rf_last_error());
+        int64_t n = rf_checkpoint_processed(c, d, 0, 0, 32, ids);
+        cr_expect(cases[i].processed == -1 || n == cases[i].processed, "case %zu: %ld: %s", i, (long)n,
+                  rf_checkpoint_error(c));
+        cr_expect_eq(rf_restore(t, c), cases[i].restore, "case %zu: %s", i, rf_trainer_error(t));
+        rf_checkpoint_close(c);
+    }
+    rf_dataset_close(d);
+    cr_expect_eq(world_rest(&w, t), 56);
+    rf_detach(t);
     remove_file(path);
     world_close(&w);
 }

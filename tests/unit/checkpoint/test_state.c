@@ -4,10 +4,12 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -212,6 +214,23 @@ Test(state, the_last_two_files_are_kept, .timeout = 20)
         cr_assert_eq(batch_in(path), i);
     }
     cr_assert_eq(batch_in(prev), 2);
+    char new_file[80];
+    snprintf(new_file, sizeof new_file, "%s.new", path);
+    FILE *left = fopen(new_file, "w"); /* a crash while writing: used again, not kept */
+    cr_assert_not_null(left);
+    for (int i = 0; i < 100000; i++)
+        fputs("garbage ", left);
+    fclose(left);
+    s.stages[1].at[1].batch = 2;
+    cr_assert_eq(rfi_state_write(&s, path, &err), 0, "%s", err.text);
+    cr_assert_eq(batch_in(path), 2);
+    cr_assert_neq(access(new_file, F_OK), 0);
+    int writer = open(new_file, O_WRONLY | O_CREAT, 0600); /* somebody else is writing there */
+    cr_assert(writer >= 0 && flock(writer, LOCK_EX) == 0);
+    cr_assert_eq(rfi_state_write(&s, path, &err), 0, "%s", err.text);
+    cr_assert_eq(access(new_file, F_OK), 0);
+    close(writer);
+    cr_assert_eq(unlink(new_file), 0);
     cr_assert_eq(unlink(path), 0); /* a crash between the two renames */
     cr_assert_eq(batch_in(path), 2);
     FILE *f = fopen(path, "w"); /* what no crash of ours leaves, but a full disk of somebody else may */
