@@ -3,7 +3,6 @@
 #include "attach/view.h"
 
 #include "base/clock.h"
-#include "base/failpoint.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -176,7 +175,6 @@ static int attach_once(const char *name, uint32_t rank, bool writable, struct rf
     rc = rfi_dataset_from_image(t->run.dataset, t->run.dataset_bytes, &t->dataset, err);
     if (rc == 0)
         rc = rfi_trainer_connect(t, rank, err);
-    RFI_FAIL_POINT("attach");
     if (rc == 0)
         rc = map_words(t, err);
     if (rc == 0)
@@ -267,7 +265,6 @@ int rf_detach(rf_trainer *t)
     if (is_ours(t) && !lease_is_lost(t)) { /* a forked child only lets go of its copies */
         atomic_store_explicit(&t->ring.tr->taken, t->released, memory_order_relaxed);
         atomic_store_explicit(&t->ring.tr->waiting, 0, memory_order_relaxed);
-        RFI_FAIL_POINT("detach");
         rfi_trainer_goodbye(t);
     }
     unmap(t);

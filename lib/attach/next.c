@@ -4,7 +4,6 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
-#include "base/failpoint.h"
 #include "run/wire.h"
 
 #include <errno.h>
@@ -377,7 +376,6 @@ int rf_next(rf_trainer *t, int timeout_ms, rf_batch *ret)
     atomic_store_explicit(&tr->heartbeat_ns, rfi_now_ns(), memory_order_relaxed);
     count_wait(t, hit, waited, slot->n_samples);
     take(t, slot->epoch);
-    RFI_FAIL_POINT("take");
     return RF_OK;
 }
 
@@ -396,12 +394,10 @@ int rf_release(rf_trainer *t, const rf_batch *b)
                                 "handle",
                                 k, t->ring.rank);
     const struct rfi_slot_shared *slot = &t->ring.slots[k % t->ring.depth];
-    RFI_FAIL_POINT("release");
     add(&tr->batches, 1);
     add(&tr->samples, slot->n_samples);
     add(&tr->bytes, slot->payload_bytes);
     give_back(t, k);
-    RFI_FAIL_POINT("released");
     return 0;
 }
 

@@ -4,7 +4,6 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
-#include "base/failpoint.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -87,7 +86,6 @@ static int start(struct rfi_coordinator *c, uint32_t w)
         become_worker(c, w, parent);
     if (pid < 0)
         return -errno;
-    RFI_FAIL_POINT("spawn");
     child->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     int rc = child->pidfd < 0 ? -errno : rfi_watch(c, child->pidfd, RFI_EV_CHILD, w);
     if (rc < 0) { /* nobody would see it die: it must not run */
@@ -234,13 +232,11 @@ static void free_claims(struct rfi_coordinator *c, uint32_t w)
     for (uint32_t e = 0; e < c->run.config.queue_depth; e++)
         atomic_store_explicit(&rfi_run_inflight(&c->run, record->queue, e)->active, 0, memory_order_release);
     unsigned freed = 0;
-    RFI_FAIL_POINT("drain");
     for (uint32_t i = 0; i < c->run.config.ranks; i++)
         freed += rfi_ring_reclaim(&c->run.rings[i], w, record->queue);
     if (freed)
         for (uint32_t n = 0; n < c->run.config.nodes; n++)
             rfi_bell_ring((struct rfi_bell_shared *)rfi_segment_region(&c->run.segment, RFI_R_BELLS) + n);
-    RFI_FAIL_POINT("reclaim");
     rfi_spares_answered(c, w);
 }
 

@@ -5,7 +5,6 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
-#include "base/failpoint.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -236,7 +235,6 @@ static void seek(struct rfi_coordinator *c, uint32_t rank, const struct rfi_requ
                                .batch = batch,
                                .end_ticket = rfi_end_ticket(c, rank, cut, epoch, batch),
                                .log_length = atomic_load_explicit(&c->run.moves->n, memory_order_relaxed)};
-    RFI_FAIL_POINT("cut");
     rfi_ring_append(r, cut, &g);
     rfi_bell_ring(r->bell);
     reply(sock, seq, 0, 0, cut, "%s", "");

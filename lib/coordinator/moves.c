@@ -8,7 +8,6 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
-#include "base/failpoint.h"
 #include "base/log.h"
 #include "order/past.h"
 
@@ -195,7 +194,6 @@ int rfi_move_batches(struct rfi_coordinator *c, const struct rfi_move *moves, ui
     if (all) {
         append_log(c, moves, n);
         for (uint32_t k = 0; k < n_held; k++) {
-            RFI_FAIL_POINT("rebalance");
             go_on(c, &held[k]);
         }
     } else {
@@ -337,7 +335,6 @@ static void open_gate(struct rfi_coordinator *c, uint32_t i, const struct rfi_ge
         rfi_ring_cancel(r);
         return;
     }
-    RFI_FAIL_POINT("gate");
     g.epoch = epoch;
     g.batch = 0;
     g.log_length = log_length(c);

@@ -6,7 +6,6 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
-#include "base/failpoint.h"
 #include "worker/hedge.h"
 #include "worker/publish.h"
 #include "worker/repair.h"
@@ -88,7 +87,6 @@ int rfi_jobs_claim(struct rfi_jobs *j, uint32_t ring)
     int rc = rfi_ring_claim(r, j->worker, rfi_content_footprint, &j->contents[ring], &claim);
     if (rc <= 0)
         return rc;
-    RFI_FAIL_POINT("claim");
     rfi_run_record(j->run, ring, j->worker, claim.ticket, claim.data_offset);
     if (claim.end) {
         rfi_ring_publish_end(r, j->worker, &claim);
@@ -102,9 +100,7 @@ int rfi_jobs_claim(struct rfi_jobs *j, uint32_t ring)
     j->used++;
     atomic_store_explicit(&j->record->jobs, j->used, memory_order_relaxed);
     plan_job(j, job);
-    RFI_FAIL_POINT("describe");
     rfi_ring_writers_begin(r, claim.slot, j->queue);
-    RFI_FAIL_POINT("writers");
     job->writing = true;
     return 1;
 }
@@ -215,7 +211,6 @@ void rfi_flight_queue(struct rfi_jobs *j, uint32_t tag)
     /* A beat too: the pread engine reads inside queue(), and a round of many reads may be long. */
     atomic_store_explicit(&j->record->heartbeat_ns, e->submitted_ns, memory_order_relaxed);
     atomic_store_explicit(&e->active, 1, memory_order_release);
-    RFI_FAIL_POINT("in-flight");
     j->reader->ops->queue(
         j->reader,
         &(struct rfi_read){.fd = f->file->fd, .dest = f->dest, .offset = f->offset, .bytes = f->bytes, .tag = tag});
@@ -350,7 +345,6 @@ static void complete(struct rfi_jobs *j, const struct rfi_completion *c)
 {
     struct rfi_flight *f = &j->flights[c->tag];
     struct rfi_job *job = f->job;
-    RFI_FAIL_POINT("complete");
     if (!job) { /* its twin came first: these bytes go nowhere */
         land(j, c->tag);
         return;

@@ -2,7 +2,6 @@
 #include "worker/publish.h"
 
 #include "base/clock.h"
-#include "base/failpoint.h"
 
 #include <errno.h>
 #include <string.h>
@@ -116,7 +115,5 @@ void rfi_publish_job(struct rfi_jobs *j, struct rfi_job *job)
     add(&j->record->samples, job->n_samples);
     add(&j->record->bytes, job->payload_bytes);
     add(&j->record->load_ns, now - job->claimed_ns);
-    RFI_FAIL_POINT("publish");
     rfi_ring_publish(r, j->worker, &job->claim);
-    RFI_FAIL_POINT("published");
 }
