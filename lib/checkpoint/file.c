@@ -1,6 +1,8 @@
 /* Checkpoint files: atomic, durable, the last two kept. */
 #include "checkpoint/state.h"
 
+#include "base/failpoint.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -62,6 +64,19 @@ static int write_new(const char *path, const char *text, size_t bytes, char *tmp
     return rc;
 }
 
+/* Between the two renames only the one before is there: a reader looks for both. */
+static int replace(const char *tmp, const char *path, const char *prev)
+{
+    RFI_FAIL_POINT("checkpoint-temp");
+    if (rename(path, prev) < 0 && errno != ENOENT)
+        return -errno;
+    RFI_FAIL_POINT("checkpoint-prev");
+    if (rename(tmp, path) < 0)
+        return -errno;
+    RFI_FAIL_POINT("checkpoint-new");
+    return 0;
+}
+
 int rfi_state_write(const struct rfi_state *s, const char *path, struct rfi_error *err)
 {
     char tmp[PATH_MAX], prev[PATH_MAX];
@@ -75,11 +90,10 @@ int rfi_state_write(const struct rfi_state *s, const char *path, struct rfi_erro
     int rc = write_new(path, text, bytes, tmp, sizeof tmp);
     free(text);
     if (rc == 0) {
-        /* Between the two renames only the one before is there: a reader looks for both. */
         if (snprintf(prev, sizeof prev, "%s.prev", path) >= (int)sizeof prev)
             rc = -ENAMETOOLONG;
-        else if ((rename(path, prev) < 0 && errno != ENOENT) || rename(tmp, path) < 0)
-            rc = -errno;
+        else
+            rc = replace(tmp, path, prev);
         if (rc < 0)
             unlink(tmp);
     }

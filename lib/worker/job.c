@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "worker/publish.h"
 
 #include <errno.h>
@@ -81,6 +82,7 @@ int rfi_jobs_claim(struct rfi_jobs *j, uint32_t ring)
     int rc = rfi_ring_claim(r, j->worker, rfi_content_footprint, &j->contents[ring], &claim);
     if (rc <= 0)
         return rc;
+    RFI_FAIL_POINT("claim");
     rfi_run_record(j->run, ring, j->worker, claim.ticket, claim.data_offset);
     if (claim.end) {
         rfi_ring_publish_end(r, j->worker, &claim);
@@ -91,7 +93,9 @@ int rfi_jobs_claim(struct rfi_jobs *j, uint32_t ring)
     j->used++;
     atomic_store_explicit(&j->record->jobs, j->used, memory_order_relaxed);
     plan_job(j, job);
+    RFI_FAIL_POINT("describe");
     rfi_ring_writers_begin(r, claim.slot, j->queue);
+    RFI_FAIL_POINT("writers");
     job->writing = true;
     return 1;
 }
@@ -172,6 +176,7 @@ static void queue_flight(struct rfi_jobs *j, uint32_t tag)
     /* A beat too: the pread engine reads inside queue(), and a round of many reads may be long. */
     atomic_store_explicit(&j->record->heartbeat_ns, e->submitted_ns, memory_order_relaxed);
     atomic_store_explicit(&e->active, 1, memory_order_release);
+    RFI_FAIL_POINT("submit-entry");
     j->reader->ops->queue(
         j->reader,
         &(struct rfi_read){.fd = f->file->fd, .dest = f->dest, .offset = f->offset, .bytes = f->bytes, .tag = tag});
@@ -292,6 +297,7 @@ static void complete(struct rfi_jobs *j, const struct rfi_completion *c)
             fail_job(job, ENODATA, f->file->file, to);
     }
     land(j, c->tag);
+    RFI_FAIL_POINT("complete");
     finish_if_done(j, job);
 }
 
