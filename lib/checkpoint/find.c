@@ -47,7 +47,12 @@ static int newest(const char *name, const char *checkpoint, struct rfi_state *re
     if (file == 0)
         rfi_state_fini(ret);
     *ret = dead;
-    return 0;
+    /* Taking the name removes the object, which alone may know the position: it goes to the file first, or a death
+     * before the new run is ready would set the training back to the last checkpoint. */
+    int rc = checkpoint ? rfi_state_write(ret, checkpoint, err) : 0;
+    if (rc < 0)
+        rfi_state_fini(ret);
+    return rc;
 }
 
 int rfi_resume_find(const char *const *files, size_t n, const char *name, const char *checkpoint, struct rfi_state *ret,

@@ -132,6 +132,9 @@ int rfi_segment_attach(const char *name, uint64_t signature, bool map_data, stru
     }
     if (rc == 0 && map_data)
         rc = attach_data(&s, data, err);
+    /* The two objects are opened one after the other: a new run may have taken the name in between. */
+    if (rc < 0 && s.control && !rfi_same_object(control, s.control_fd))
+        rc = rfi_fail(err, EAGAIN, "the name '%s' is being taken over by another run. Try again", name);
     if (rc < 0) {
         rfi_segment_detach(&s);
         return rc;
