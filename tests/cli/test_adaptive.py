@@ -193,10 +193,10 @@ def test_who_is_waited_for_at_the_end_of_an_epoch(ringfeed, run_name, make):
 def test_a_rank_behind_its_last_epoch_stays_there_when_resumed(ringfeed, run_name, make, tmp_path):
     made = make.raw(n=80)
     file = tmp_path / "log.json"
-    order = ("--world-size", 2, "--batch", 4, "--epochs", 2, "--strategy", "adaptive", "--rebalance", "off", *made.args)
+    order = ("--world-size", 2, "--batch", 4, "--epochs", 2, "--strategy", "adaptive", *made.args)
     serve = ringfeed.serve(made.path, run_name, *order, "--checkpoint", file)
     first = Trainer(ringfeed, run_name, 0)
-    second = Trainer(ringfeed, run_name, 1, "--limit", 15)
+    second = Trainer(ringfeed, run_name, 1, "--limit", 17)
     second.ok()
     first.ok()
     serve.send(signal.SIGKILL)
