@@ -20,12 +20,13 @@ import tempfile
 import time
 
 import storm
-from storm import TOKEN, Ringfeed, Trainer, children, files_of_all_sizes, find_command, inquest, key, order_lines, shm_objects, wait_gone
+from storm import TOKEN, Ringfeed, Trainer, children, files_of_all_sizes, find_command, inquest, key, marked_processes, order_lines, shm_objects, wait_gone
 
 WORKER_POINTS = ("claim", "describe", "writers", "submit-entry", "submit-enter", "complete", "publish-before", "publish-after")
 TRAINER_POINTS = ("attach", "take", "release-before", "release-after", "detach")
 PARENT_POINTS = ("spawn", "drain", "reclaim", "checkpoint-temp", "checkpoint-prev", "checkpoint-new")
 GATED_POINTS = ("cut", "rebalance")
+WORKERS = 3
 TRAINING_SECONDS = int(os.environ.get("RF_STORM_ROUND_SECONDS", 180))
 KILLS = 5000 if os.environ.get("RF_STORM") else 120
 SERVER_IS_GONE = re.compile(r"died\. Start it again|is dead|has ended|no server answers|is over: every rank|no run named")
@@ -92,7 +93,7 @@ class Training:
         env = {"RINGFEED_FAIL_LOG": str(self.storm.log)}
         env["RINGFEED_FAIL_POINTS"] = ",".join(self.storm.worker_spec() + self.storm.parent_spec())
         self.serve = self.ringfeed.start(
-            "serve", self.made.path, "--name", self.name, *self.order, *self.variant.args, "--workers", 3, "--resume", "auto",
+            "serve", self.made.path, "--name", self.name, *self.order, *self.variant.args, "--workers", WORKERS, "--resume", "auto",
             "--checkpoint", self.checkpoint, "--checkpoint-every", self.rng.randrange(5, 60), "--max-restarts", 1000000, env=env)
         self.story.append(self.serve)
         for rank in self.ranks:
@@ -170,6 +171,8 @@ class Training:
                 assert status == -signal.SIGKILL, f"{self.name}: serve ended with {status}\n{self.serve.stderr[-3000:]}"
                 objects = shm_objects()
                 assert len(objects) <= 2, f"in /dev/shm: {objects}"
+                running = marked_processes()
+                assert len(running) <= len(self.ranks) + WORKERS, f"processes: {running}"
                 self.start_serve()
             self.look_at_trainers(again=True)
             time.sleep(self.rng.random() ** 3 * 0.02)
