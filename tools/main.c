@@ -1,6 +1,8 @@
 /* The command: finds the verb and runs it. */
 #include "cli_internal.h"
 
+#include "base/failpoint.h"
+
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
@@ -79,6 +81,8 @@ static bool is_special(const char *word)
 int main(int argc, char **argv)
 {
     hold_standard_files();
+    if (rfi_fail_points_list(stdout))
+        return cli_close_stdout();
     if (argc < 2) {
         cli_help_main(stderr);
         return CLI_USAGE;

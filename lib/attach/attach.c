@@ -3,6 +3,7 @@
 #include "attach/view.h"
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -176,6 +177,8 @@ static int attach_once(const char *name, uint32_t rank, bool writable, struct rf
     if (rc == 0)
         rc = rfi_trainer_connect(t, rank, err);
     if (rc == 0)
+        RFI_FAIL_POINT("attach");
+    if (rc == 0)
         rc = map_words(t, err);
     if (rc == 0)
         rc = map_arena(t, writable, err);
@@ -266,6 +269,7 @@ int rf_detach(rf_trainer *t)
         atomic_store_explicit(&t->ring.tr->taken, t->released, memory_order_relaxed);
         atomic_store_explicit(&t->ring.tr->waiting, 0, memory_order_relaxed);
         rfi_trainer_goodbye(t);
+        RFI_FAIL_POINT("detach");
     }
     unmap(t);
     return 0;

@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "run/wire.h"
 
 #include <errno.h>
@@ -376,6 +377,7 @@ int rf_next(rf_trainer *t, int timeout_ms, rf_batch *ret)
     atomic_store_explicit(&tr->heartbeat_ns, rfi_now_ns(), memory_order_relaxed);
     count_wait(t, hit, waited, slot->n_samples);
     take(t, slot->epoch);
+    RFI_FAIL_POINT("take");
     return RF_OK;
 }
 
@@ -397,7 +399,9 @@ int rf_release(rf_trainer *t, const rf_batch *b)
     add(&tr->batches, 1);
     add(&tr->samples, slot->n_samples);
     add(&tr->bytes, slot->payload_bytes);
+    RFI_FAIL_POINT("release-before");
     give_back(t, k);
+    RFI_FAIL_POINT("release-after");
     return 0;
 }
 

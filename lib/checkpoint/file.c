@@ -1,6 +1,7 @@
 /* Checkpoint files: atomic, durable, the last two kept. */
 #include "checkpoint/state.h"
 
+#include "base/failpoint.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -75,10 +76,13 @@ static int put_in_place(const char *path, const char *tmp)
     char prev[PATH_MAX];
     if (snprintf(prev, sizeof prev, "%s.prev", path) >= (int)sizeof prev)
         return -ENAMETOOLONG;
+    RFI_FAIL_POINT("checkpoint-temp");
     if (rename(path, prev) < 0 && errno != ENOENT)
         return -errno;
+    RFI_FAIL_POINT("checkpoint-prev");
     if (rename(tmp, path) < 0)
         return -errno;
+    RFI_FAIL_POINT("checkpoint-new");
     return 0;
 }
 

@@ -132,7 +132,9 @@ static struct rfi_generation first_generation(const struct rfi_coordinator *c, u
                                .end_ticket = UINT64_MAX,
                                .log_length = now->n_moves,
                                .arena = rfi_arena_word(i, 0)};
-    if (c->plan.config.gated) {
+    if (c->plan.config.gated && c->o->epochs && at->epoch >= c->o->start_epoch + c->o->epochs) {
+        g.first_ticket = g.end_ticket = 1; /* resumed behind its last epoch */
+    } else if (c->plan.config.gated) {
         g.first_ticket = 1;
         if (c->o->epochs && at->epoch >= c->o->start_epoch + c->o->epochs)
             g.end_ticket = 1;

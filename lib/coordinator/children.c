@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -86,6 +87,7 @@ static int start(struct rfi_coordinator *c, uint32_t w)
         become_worker(c, w, parent);
     if (pid < 0)
         return -errno;
+    RFI_FAIL_POINT("spawn");
     child->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     int rc = child->pidfd < 0 ? -errno : rfi_watch(c, child->pidfd, RFI_EV_CHILD, w);
     if (rc < 0) { /* nobody would see it die: it must not run */
@@ -254,12 +256,27 @@ void rfi_child_drained(struct rfi_coordinator *c, uint32_t w)
     set_state(c, w, RFI_WORKER_BACKOFF);
 }
 
+#ifdef RFI_FAIL_POINTS
+/* The control of the late-write test (tests/multi/late_writes.py): what would happen without the drain. The next worker
+ * gets a queue of its own, so that it sees no completions of the dead one's reads. */
+static int skip_drain(struct rfi_coordinator *c, struct rfi_reader *reader)
+{
+    reader->ops->close(reader);
+    int rc = rfi_reader_open(reader, (rf_engine)c->run.config.engine, c->run.config.queue_depth, c->err);
+    return rc < 0 ? rc : 1;
+}
+#else
+#define skip_drain(c, reader) 1
+#endif
+
 static void step_drain(struct rfi_coordinator *c, uint32_t w)
 {
     struct rfi_child *child = &c->children[w];
     struct rfi_reader *reader = &c->readers[c->run.workers[w].queue];
     struct seen ctx = {c, c->run.workers[w].queue};
-    int rc = reader->ops->drain(reader, seen_completion, &ctx);
+    int rc = rfi_test_switch("RINGFEED_TEST_NO_DRAIN") ? skip_drain(c, reader)
+                                                       : reader->ops->drain(reader, seen_completion, &ctx);
+    RFI_FAIL_POINT("drain");
     if (rc == 0)
         return;
     if (child->drain_fd >= 0)
@@ -270,6 +287,7 @@ static void step_drain(struct rfi_coordinator *c, uint32_t w)
         return;
     }
     free_claims(c, w);
+    RFI_FAIL_POINT("reclaim");
     rfi_child_drained(c, w);
 }
 

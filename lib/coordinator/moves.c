@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "order/past.h"
 
@@ -194,6 +195,7 @@ int rfi_move_batches(struct rfi_coordinator *c, const struct rfi_move *moves, ui
     if (all) {
         append_log(c, moves, n);
         for (uint32_t k = 0; k < n_held; k++) {
+            RFI_FAIL_POINT("rebalance");
             go_on(c, &held[k]);
         }
     } else {

@@ -4,6 +4,7 @@
  * [f, f + depth). hold() tries every ticket in it. What it took is HELD; what it could not take is below
  * the cut, and what is given back or recycled later stays below it, or beyond the window until freed moves
  * again, which happens after the record stands (P5). */
+#include "base/failpoint.h"
 #include "base/futex.h"
 #include "ring/ring_words.h"
 
@@ -115,6 +116,7 @@ void rfi_ring_append(struct rfi_ring *r, uint64_t cut, struct rfi_generation *g)
     struct rfi_generation newest;
     bool replaces;
 
+    RFI_FAIL_POINT("cut");
     rfi_generation_newest(r, &newest);
     replaces = newest.first_ticket == cut;
     g->arena = newest.arena;

@@ -1,5 +1,6 @@
 /* The worker's way out: the writers mask while reads are under way, then one store that hands the batch to
  * the trainer. */
+#include "base/failpoint.h"
 #include "base/futex.h"
 #include "ring/ring_words.h"
 
@@ -41,10 +42,12 @@ static void publish(struct rfi_ring *r, unsigned worker, const struct rfi_claim 
     assert(state != RFI_READY || atomic_load_explicit(&s->writers, memory_order_relaxed) == 0);
     s->worker = worker;
     count(r->sh, s, state);
+    RFI_FAIL_POINT("publish-before");
     ours = atomic_compare_exchange_strong_explicit(&s->word, &word, rfi_word(c->ticket, state, code),
                                                    memory_order_seq_cst, memory_order_relaxed); /* P1, P6 */
     assert(ours); /* only the owner leaves CLAIMED, and a fenced one is dead */
     (void)ours;
+    RFI_FAIL_POINT("publish-after");
     if (atomic_load_explicit(&r->tr->waiting, memory_order_seq_cst) == c->slot + 1) /* P6 */
         rfi_futex_wake_all(&s->word);
 }

@@ -82,32 +82,14 @@ static int open_object(const char *object, int flags, const char *name, int *ret
     return 0;
 }
 
-/* Whether the name is another object by now than the one that was opened: the run ended, or was born again. */
-static bool replaced(const struct rfi_segment *s, const char *control)
-{
-    struct stat mine, named;
-    int fd = shm_open(control, O_RDONLY | O_CLOEXEC, 0);
-    bool same = fd >= 0 && fstat(fd, &named) == 0 && fstat(s->control_fd, &mine) == 0 && named.st_ino == mine.st_ino;
-    if (fd >= 0)
-        close(fd);
-    return !same;
-}
-
-static int other_data(const struct rfi_segment *s, const char *control, const char *what, struct rfi_error *err)
-{
-    if (replaced(s, control))
-        return rfi_fail(err, EAGAIN, "run '%s' was started again while it was being opened. Try again", s->name);
-    return damaged(s->name, what, err);
-}
-
-static int attach_data(struct rfi_segment *s, const char *control, const char *object, struct rfi_error *err)
+static int attach_data(struct rfi_segment *s, const char *object, struct rfi_error *err)
 {
     uint64_t bytes;
     int rc = open_object(object, O_RDONLY, s->name, &s->data_fd, &bytes, err);
     if (rc < 0)
         return rc;
     if (bytes != s->data_bytes || bytes < RFI_HEADER_BYTES)
-        return other_data(s, control, "its payload object has another size", err);
+        return damaged(s->name, "its payload object has another size", err);
     s->data = mmap(NULL, bytes, PROT_READ, MAP_SHARED, s->data_fd, 0);
     if (s->data == MAP_FAILED) {
         s->data = NULL;
@@ -116,7 +98,7 @@ static int attach_data(struct rfi_segment *s, const char *control, const char *o
     const struct rfi_data_header *d = (const struct rfi_data_header *)s->data;
     if (atomic_load_explicit(&d->magic, memory_order_acquire) != RFI_DATA_MAGIC ||
         memcmp(d->nonce, s->nonce, sizeof s->nonce) != 0)
-        return other_data(s, control, "its payload object belongs to another run", err);
+        return damaged(s->name, "its payload object belongs to another run", err);
     return 0;
 }
 
@@ -149,7 +131,7 @@ int rfi_segment_attach(const char *name, uint64_t signature, bool map_data, stru
         rc = check_header(&s, signature, err);
     }
     if (rc == 0 && map_data)
-        rc = attach_data(&s, control, data, err);
+        rc = attach_data(&s, data, err);
     if (rc < 0) {
         rfi_segment_detach(&s);
         return rc;

@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "worker/hedge.h"
 #include "worker/publish.h"
 #include "worker/repair.h"
@@ -87,6 +88,7 @@ int rfi_jobs_claim(struct rfi_jobs *j, uint32_t ring)
     int rc = rfi_ring_claim(r, j->worker, rfi_content_footprint, &j->contents[ring], &claim);
     if (rc <= 0)
         return rc;
+    RFI_FAIL_POINT("claim");
     rfi_run_record(j->run, ring, j->worker, claim.ticket, claim.data_offset);
     if (claim.end) {
         rfi_ring_publish_end(r, j->worker, &claim);
@@ -100,7 +102,9 @@ int rfi_jobs_claim(struct rfi_jobs *j, uint32_t ring)
     j->used++;
     atomic_store_explicit(&j->record->jobs, j->used, memory_order_relaxed);
     plan_job(j, job);
+    RFI_FAIL_POINT("describe");
     rfi_ring_writers_begin(r, claim.slot, j->queue);
+    RFI_FAIL_POINT("writers");
     job->writing = true;
     return 1;
 }
@@ -211,6 +215,7 @@ void rfi_flight_queue(struct rfi_jobs *j, uint32_t tag)
     /* A beat too: the pread engine reads inside queue(), and a round of many reads may be long. */
     atomic_store_explicit(&j->record->heartbeat_ns, e->submitted_ns, memory_order_relaxed);
     atomic_store_explicit(&e->active, 1, memory_order_release);
+    RFI_FAIL_POINT("submit-entry");
     j->reader->ops->queue(
         j->reader,
         &(struct rfi_read){.fd = f->file->fd, .dest = f->dest, .offset = f->offset, .bytes = f->bytes, .tag = tag});
@@ -338,6 +343,7 @@ static void settle_flight(struct rfi_jobs *j, uint32_t tag, int error, uint64_t 
         rfi_repair_failed_read(j, job, f->run, f->file->file, from, f->need_to, error, offset);
     land(j, tag);
     job->in_flight--;
+    RFI_FAIL_POINT("complete");
     finish_if_done(j, job);
 }
 

@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "worker/job.h"
 
@@ -105,6 +106,8 @@ static bool feed(struct loop *l)
             break;
     }
     l->jobs.reader->ops->submit(l->jobs.reader);
+    if (l->jobs.in_flight > before)
+        RFI_FAIL_POINT("submit-enter");
     return any;
 }
 

@@ -188,3 +188,22 @@ def test_who_is_waited_for_at_the_end_of_an_epoch(ringfeed, run_name, make):
                    *made.args)
     done = ringfeed("attach", run_name, "--rank", 0, "--timeout-ms", 300)
     assert done.returncode == 1 and "waits for rank 1" in done.stderr and "300 ms" in done.stderr
+
+
+def test_a_rank_behind_its_last_epoch_stays_there_when_resumed(ringfeed, run_name, make, tmp_path):
+    made = make.raw(n=80)
+    file = tmp_path / "log.json"
+    order = ("--world-size", 2, "--batch", 4, "--epochs", 2, "--strategy", "adaptive", *made.args)
+    serve = ringfeed.serve(made.path, run_name, *order, "--checkpoint", file)
+    first = Trainer(ringfeed, run_name, 0)
+    second = Trainer(ringfeed, run_name, 1, "--limit", 17)
+    second.ok()
+    first.ok()
+    serve.send(signal.SIGKILL)
+    serve.wait()
+    serve = ringfeed.serve(made.path, run_name, *order, "--checkpoint", file, "--resume", "auto")
+    for t in (Trainer(ringfeed, run_name, 0, ids=first.ids), Trainer(ringfeed, run_name, 1, ids=second.ids)):
+        t.ok()
+    assert serve.wait() == 0
+    lines = first.lines() + second.lines()
+    assert set(counts_of(lines).values()) == {1} and len(lines) == 2 * 80 and {l.split()[0] for l in lines} == {"0", "1"}

@@ -393,3 +393,25 @@ def test_decisions_about_unreadable_samples_are_kept(ringfeed, run_name, make, t
     assert lost.isdisjoint(int(line.split()[4]) for line in first)
     assert sum(line.endswith(" s") for line in first) == (len(lost) if policy == "replace" else 0)
     assert len(first) == 80 - (len(lost) if policy == "skip" else 0)
+
+
+def test_a_death_before_the_new_run_is_ready_sets_nothing_back(ringfeed, run_name, make, tmp_path):
+    """The dead run's object goes when its name is taken: what it knew is in the file by then."""
+    made = make.raw(n=90)
+    order = ("--batch", 3, "--shuffle", "full", "--epochs", 2, *made.args)
+    lives = Lives(ringfeed, made, run_name, tmp_path, order, 1)
+    serve = lives.serve("--checkpoint-every", 1000)
+    (first,) = lives.trainers("--limit", 17)
+    first.ok()
+    kill(serve)
+    again = lives.serve("--resume", "auto")
+    kill(again)
+    with open(f"/dev/shm/ringfeed.{run_name}", "r+b") as control:
+        control.seek(8)  # as if it had been killed just before
+        assert int.from_bytes(control.read(8), "little") == 0x3159444145524652
+        control.seek(8)
+        control.write(bytes(8))
+    serve = lives.serve("--resume", "auto")
+    for t in lives.trainers():
+        t.ok()
+    assert serve.wait() == 0 and released_lines(lives.ids[0]) == lives.wanted()
