@@ -128,7 +128,12 @@ static void say(const char *name)
 
 void rfi_fail_point(const char *name)
 {
-    if (ready_in && !active)
+    static int asked = -1;
+    if (asked < 0) { /* without a system call: some tests forbid them */
+        const char *given = getenv("RINGFEED_FAIL_POINTS");
+        asked = given && *given;
+    }
+    if (!asked || (ready_in && !active))
         return;
     pid_t pid = getpid();
     if (ready_in != pid)
