@@ -35,7 +35,8 @@ VARIANTS = {
 
 
 def files_of_all_sizes(directory, rng, n=96):
-    made = Made(Maker(directory).files(n=0).path, [])
+    # Random bytes may begin like a compressed file, which is refused unless the format is given.
+    made = Made(Maker(directory).files(n=0).path, [], ("--format", "files"))
     for i in range(n):
         size = rng.choice([rng.randrange(0, 3000), rng.randrange(100000), rng.randrange(1500000), 512 * rng.randrange(900)])
         made.samples.append(Sample({"data": rng.randbytes(size)}))
