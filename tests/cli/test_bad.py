@@ -569,7 +569,8 @@ class Impostor:
             try:
                 peer, _ = self.sock.accept()
                 _, _, _, sequence = struct.unpack_from("<IIII", peer.recv(4096))
-                peer.send(struct.pack("<iIIIQ488s", 0, 1, sequence, 0, 0, b""))
+                # Incarnation 0, as in the copied record: nobody had attached.
+                peer.send(struct.pack("<iIIIQ488s", 0, 0, sequence, 0, 0, b""))
                 peers = [*peers[-4:], peer]
             except (OSError, struct.error):
                 return
