@@ -516,14 +516,14 @@ def test_something_else_under_a_runs_name(ringfeed, run_name, make, kind, suffix
         pytest.skip("only root makes devices")
     made = make.raw(n=5)
     with odd_object(run_name + suffix, kind) as path:
-        ringfeed.ok("ls", timeout=10)
-        ringfeed.ok("gc", timeout=10)
+        ringfeed.ok("ls", timeout=40)
+        ringfeed.ok("gc", timeout=40)
         assert path.is_symlink() or path.exists(), "gc removed what is not ours"
         for args in (("stat", run_name), ("attach", run_name, "--rank", 0, "--timeout-ms", 50)):
-            done = ringfeed(*args, timeout=10)
+            done = ringfeed(*args, timeout=40)
             assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, (args, done.stderr)
         if not suffix and kind != "empty":
-            done = ringfeed("serve", made.path, "--name", run_name, *made.args, timeout=10)
+            done = ringfeed("serve", made.path, "--name", run_name, *made.args, timeout=40)
             assert done.returncode == 1 and run_name in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
             assert path.is_symlink() or path.exists()
         if kind == "empty" and not suffix:  # what a serve leaves that died in its first instant
