@@ -12,6 +12,7 @@ import pytest
 
 from delivery import Trainer, deliver, order_lines, trainers
 from faulty import decisions, expected, faulty, split  # noqa: F401 (faulty is a fixture)
+from test_kill import until
 
 ENGINES = ("uring", "pread")
 STORM_EPOCHS = 40 if os.environ.get("RF_STORM") == "1" else 3
@@ -526,6 +527,7 @@ def test_a_file_cut_while_it_is_served(ringfeed, new_name, make, tmp_path, polic
     options = ("--mirror", mirror) if policy == "mirror" else ("--on-error", policy)
     serve = ringfeed.serve(made.path, name, *made.args, "--batch", 10, "--prefetch", 2, "--workers", 1, *options)
     kept = 350  # far behind what is prefetched
+    until(lambda: ringfeed.json("stat", name)["ranks"][0]["ready"] == 2)  # the worker has opened the whole file
     os.truncate(made.path, kept * 1000 + 500)
     first = ringfeed.json("attach", name, "--rank", 0, "--limit", 35)
     assert first["samples"] == 350
