@@ -96,7 +96,7 @@ typedef struct rf_dataset_info {
     char dtype[24]; /* NumPy type string of the elements ("<f4"), or "" */
     uint32_t n_dims; /* dimensions of one sample (the leading one removed) */
     uint64_t shape[16];
-    char fingerprint[33]; /* 128 bits, hex: depends on relative names, sizes and table, not on
+    char fingerprint[40]; /* 128 bits, 32 hex digits: depends on relative names, sizes and table, not on
                              where the files lie nor on their times, nor on checksums */
     uint64_t checksums; /* nonzero: the index holds a CRC32C of every sample */
     uint64_t reserved[7];
