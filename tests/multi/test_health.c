@@ -130,9 +130,10 @@ TEST(workers_have_health_and_wrong_questions_an_error)
     do {
         cr_assert_eq(rf_read_health(w.name, RF_PARTY_WORKER, 1, &h), 0, "%s", rf_last_error());
         sched_yield();
-    } while (h.status == RF_STATUS_UNKNOWN || h.n_history == 0);
+        /* It may be slow before its first beat, where starting takes long. */
+    } while (h.status == RF_STATUS_UNKNOWN || h.n_history == 0 || h.heartbeat_seconds_ago < 0);
     cr_expect_eq(h.number, 1);
-    cr_expect_geq(h.heartbeat_seconds_ago, 0);
+    cr_expect_lt(h.heartbeat_seconds_ago, 60);
     cr_expect_eq(rf_read_health(w.name, RF_PARTY_WORKER, 2, &h), -ERANGE);
     cr_expect_eq(rf_read_health(w.name, RF_PARTY_RANK, 1, &h), -ERANGE);
     cr_expect_eq(rf_read_health("no-such-run", RF_PARTY_RANK, 0, &h), -ENOENT);
