@@ -136,10 +136,7 @@ static struct rfi_generation first_generation(const struct rfi_coordinator *c, u
         g.first_ticket = g.end_ticket = 1; /* resumed behind its last epoch */
     } else if (c->plan.config.gated) {
         g.first_ticket = 1;
-        if (c->o->epochs && at->epoch >= c->o->start_epoch + c->o->epochs)
-            g.end_ticket = 1;
-        else
-            g.stop_ticket = 1 + rfi_moves_len(c->order, at->epoch, rank, now->moves, now->n_moves) - at->batch;
+        g.stop_ticket = 1 + rfi_moves_len(c->order, at->epoch, rank, now->moves, now->n_moves) - at->batch;
     } else {
         g.end_ticket = rfi_end_ticket(c, i, 0, at->epoch, at->batch);
     }

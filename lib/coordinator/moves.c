@@ -43,6 +43,12 @@ static uint64_t released_of(const struct rfi_coordinator *c, uint32_t i)
     return atomic_load_explicit(&c->run.rings[i].tr->released, memory_order_acquire);
 }
 
+static bool is_free(const struct rfi_ring *r, uint64_t ticket)
+{
+    uint64_t word = atomic_load_explicit(&r->slots[ticket % r->depth].word, memory_order_acquire);
+    return rfi_word_ticket(word) == ticket && rfi_word_state(word) == RFI_FREE;
+}
+
 /* A look, not a promise: no ticket before the stop is free to be claimed. */
 static bool all_claimed(const struct rfi_coordinator *c, uint32_t i, uint64_t stop)
 {
@@ -50,11 +56,9 @@ static bool all_claimed(const struct rfi_coordinator *c, uint32_t i, uint64_t st
     uint64_t freed = rfi_ring_freed(r);
     if (freed + r->depth < stop)
         return false;
-    for (uint64_t t = freed; t < stop; t++) {
-        uint64_t word = atomic_load_explicit(&r->slots[t % r->depth].word, memory_order_acquire);
-        if (rfi_word_ticket(word) == t && rfi_word_state(word) == RFI_FREE)
+    for (uint64_t t = freed; t < stop; t++)
+        if (is_free(r, t))
             return false;
-    }
     return true;
 }
 
@@ -66,12 +70,8 @@ void rfi_ring_outlook(const struct rfi_coordinator *c, uint32_t i, struct rfi_ou
     *ret = (struct rfi_outlook){.epoch = g.epoch, .over = g.stop_ticket == 0, .released = released_of(c, i)};
     if (ret->over)
         return;
-    for (uint64_t t = rfi_min(freed + r->depth, g.stop_ticket); t > freed; t--) {
-        uint64_t word = atomic_load_explicit(&r->slots[(t - 1) % r->depth].word, memory_order_acquire);
-        if (rfi_word_ticket(word) != t - 1 || rfi_word_state(word) != RFI_FREE)
-            break;
+    for (uint64_t t = rfi_min(freed + r->depth, g.stop_ticket); t > freed && is_free(r, t - 1); t--)
         first_free = t - 1;
-    }
     if (freed + r->depth < g.stop_ticket && first_free == g.stop_ticket)
         first_free = freed + r->depth;
     ret->len = len_in(c, i, g.epoch);
