@@ -2,22 +2,12 @@
  * rank follow from flags, launcher and defaults. */
 #include "cli_internal.h"
 
+#include "order/names.h"
+
 #include <string.h>
 
-static const char *const strategies[] = {"round-robin", "contiguous", "hash", "range", "stratified", "adaptive", NULL};
 static const char *const bases[] = {"round-robin", "contiguous", "hash", "range", "stratified", NULL};
 static const char *const on_off[] = {"on", "off", NULL};
-static const char *const shuffles[] = {"none", "full", "block", NULL};
-static const char *const tails[] = {"uneven", "drop", "pad", NULL};
-static const char *const hash_keys[] = {"index", "key", "label", NULL};
-
-/* The names stand in the order of the public enums. */
-_Static_assert(RF_ROUND_ROBIN == 0 && RF_CONTIGUOUS == 1 && RF_HASH == 2 && RF_RANGE == 3 && RF_STRATIFIED == 4 &&
-                   RF_ADAPTIVE == 5,
-               "strategies[]");
-_Static_assert(RF_SHUFFLE_NONE == 0 && RF_SHUFFLE_FULL == 1 && RF_SHUFFLE_BLOCK == 2, "shuffles[]");
-_Static_assert(RF_TAIL_UNEVEN == 0 && RF_TAIL_DROP == 1 && RF_TAIL_PAD == 2, "tails[]");
-_Static_assert(RF_HASH_INDEX == 0 && RF_HASH_KEY == 1 && RF_HASH_LABEL == 2, "hash_keys[]");
 
 enum { MOST_RANKS = 1000000 };
 
@@ -72,7 +62,7 @@ static struct cli_option *add_partition(struct cli_option *at, struct cli_order_
         {.name = "strategy",
          .kind = CLI_CHOICE,
          .target = &a->strategy,
-         .choices = strategies,
+         .choices = rfi_strategy_names,
          .help = "which samples belong to which rank (default round-robin)"},
         {.name = "base",
          .kind = CLI_CHOICE,
@@ -118,7 +108,7 @@ static struct cli_option *add_partition(struct cli_option *at, struct cli_order_
         {.name = "hash-key",
          .kind = CLI_CHOICE,
          .target = &a->hash_key,
-         .choices = hash_keys,
+         .choices = rfi_hash_key_names,
          .help = "hash: what is hashed (default index)"},
     };
     return ADD(at, table);
@@ -131,7 +121,7 @@ static struct cli_option *add_shuffle(struct cli_option *at, struct cli_order_ar
         {.name = "shuffle",
          .kind = CLI_CHOICE,
          .target = &a->shuffle,
-         .choices = shuffles,
+         .choices = rfi_shuffle_names,
          .help = "order of the samples within an epoch (default none)"},
         {.name = "block-samples",
          .kind = CLI_U64,
@@ -169,7 +159,7 @@ static struct cli_option *add_shuffle(struct cli_option *at, struct cli_order_ar
         {.name = "tail",
          .kind = CLI_CHOICE,
          .target = &a->tail,
-         .choices = tails,
+         .choices = rfi_tail_names,
          .help = "what becomes of samples that do not fill a batch on every rank (default uneven)"},
     };
     return ADD(at, table);

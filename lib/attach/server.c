@@ -2,6 +2,7 @@
  * through pipes; ends with its caller unless detached. */
 #include "base/clock.h"
 #include "base/error.h"
+#include "order/names.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -64,17 +65,13 @@ void rf_server_options_init(rf_server_options *o)
 
 static void order_args(struct args *a, const rf_order_options *o)
 {
-    static const char *const strategies[] = {"round-robin", "contiguous", "hash", "range", "stratified", "adaptive"};
-    static const char *const shuffles[] = {"none", "full", "block"};
-    static const char *const tails[] = {"uneven", "drop", "pad"};
-    static const char *const keys[] = {"index", "key", "label"};
     arg(a, "--world-size=%" PRIu32, o->world_size);
     arg(a, "--batch=%" PRIu64, o->batch);
-    arg(a, "--strategy=%s", strategies[o->strategy]);
+    arg(a, "--strategy=%s", rfi_strategy_names[o->strategy]);
     if (o->strategy == RF_ADAPTIVE)
-        arg(a, "--base=%s", strategies[o->base]);
-    arg(a, "--shuffle=%s", shuffles[o->shuffle]);
-    arg(a, "--tail=%s", tails[o->tail]);
+        arg(a, "--base=%s", rfi_strategy_names[o->base]);
+    arg(a, "--shuffle=%s", rfi_shuffle_names[o->shuffle]);
+    arg(a, "--tail=%s", rfi_tail_names[o->tail]);
     arg(a, "--seed=%" PRIu64, o->seed);
     if (o->block_samples)
         arg(a, "--block-samples=%" PRIu64, o->block_samples);
@@ -83,7 +80,7 @@ static void order_args(struct args *a, const rf_order_options *o)
     if (o->hash_partitions)
         arg(a, "--hash-partitions=%" PRIu64, o->hash_partitions);
     arg(a, "--hash-seed=%" PRIu64, o->hash_seed);
-    arg(a, "--hash-key=%s", keys[o->hash_key]);
+    arg(a, "--hash-key=%s", rfi_hash_key_names[o->hash_key]);
     if (o->ranges)
         arg(a, "--ranges=%s", o->ranges);
     if (o->allow_gaps)

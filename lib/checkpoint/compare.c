@@ -1,7 +1,6 @@
 /* See compare.h. */
 #include "checkpoint/compare.h"
-
-#include "checkpoint/names.h"
+#include "order/names.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -1,7 +1,7 @@
 /* Text to state. The checksum is looked at first, over every byte; what comes after trusts nothing all the
  * same, since anybody can compute a checksum. */
-#include "checkpoint/names.h"
 #include "checkpoint/state.h"
+#include "order/names.h"
 
 #include <errno.h>
 #include <inttypes.h>

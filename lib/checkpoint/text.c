@@ -1,6 +1,6 @@
 /* A state as text. */
-#include "checkpoint/names.h"
 #include "checkpoint/state.h"
+#include "order/names.h"
 
 #include <inttypes.h>
 #include <json-c/json.h>
