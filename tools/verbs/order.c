@@ -101,7 +101,7 @@ static void print_lines(struct walk *w, const char *head, size_t head_bytes, uin
 }
 
 /* The error log's entries for one batch, into a new array; NULL and 0 where there are none. */
-static struct rfi_fault *faults_of(const struct walk *w, uint64_t epoch, uint32_t rank, uint64_t batch, uint64_t *ret_n)
+static struct rfi_fault *faults_of(struct walk *w, uint64_t epoch, uint32_t rank, uint64_t batch, uint64_t *ret_n)
 {
     struct rfi_fault *found = NULL;
     *ret_n = 0;
@@ -109,8 +109,11 @@ static struct rfi_fault *faults_of(const struct walk *w, uint64_t epoch, uint32_
         const struct rfi_fault *f = &w->logs->faults[i];
         if (f->epoch != epoch || f->rank != rank || f->batch != batch)
             continue;
-        if (!found && !(found = calloc(w->logs->n_faults, sizeof *found)))
+        if (!found && !(found = calloc(w->logs->n_faults, sizeof *found))) {
+            w->out.failed = true; /* never the undisturbed batch in its place */
+            cli_fail("order: no memory for a batch");
             return NULL;
+        }
         found[(*ret_n)++] = *f;
     }
     return found;
@@ -145,6 +148,8 @@ static void print_batches(struct walk *w, uint64_t epoch, uint32_t rank, uint64_
         size_t head_bytes = put_head(head, &w->out, epoch, rank, batch);
         uint64_t slot = 0;
         struct rfi_fault *faults = faults_of(w, epoch, rank, batch, &n_faults);
+        if (w->out.failed)
+            return;
         if (faults) {
             print_faulty(w, head, head_bytes, batch, faults, n_faults);
             free(faults);
