@@ -142,6 +142,7 @@ static int timed_out(struct rf_trainer *t, int timeout_ms)
 {
     int w = claimant(t);
     uint32_t rank = t->ring.rank;
+    const char *name = t->run.segment.name;
     struct rfi_file file;
     uint64_t offset;
     if (w < 0)
@@ -149,19 +150,20 @@ static int timed_out(struct rf_trainer *t, int timeout_ms)
                                 "no batch for rank %u within %d ms: no worker has claimed ticket %" PRIu64
                                 " yet (%u workers live). Look at `ringfeed stat %s`",
                                 rank, timeout_ms, t->next,
-                                atomic_load_explicit(&t->run.coordinator->live_workers, memory_order_relaxed),
-                                t->run.segment.name);
+                                atomic_load_explicit(&t->run.coordinator->live_workers, memory_order_relaxed), name);
     find_read(t, &file, &offset);
     int pid = (int)atomic_load_explicit(&t->run.workers[w].pid, memory_order_relaxed);
     if (pid == 0)
         return rfi_trainer_fail(t, ETIMEDOUT,
                                 "no batch for rank %u within %d ms: worker %d died reading ticket %" PRIu64
-                                ", and its read of %s at offset %" PRIu64 " has not ended. Is the device slow or hung?",
-                                rank, timeout_ms, w, t->next, file.path, offset);
+                                ", and its read of %s at offset %" PRIu64
+                                " has not ended. Is the device slow or hung? Look at `ringfeed stat %s`",
+                                rank, timeout_ms, w, t->next, file.path, offset, name);
     return rfi_trainer_fail(t, ETIMEDOUT,
                             "no batch for rank %u within %d ms: worker %d (process %d) is reading ticket %" PRIu64
-                            ", %s at offset %" PRIu64 ". Is the device slow or hung? Raise the time-out",
-                            rank, timeout_ms, w, pid, t->next, file.path, offset);
+                            ", %s at offset %" PRIu64
+                            ". Is the device slow or hung? Look at `ringfeed stat %s`, or raise the time-out",
+                            rank, timeout_ms, w, pid, t->next, file.path, offset, name);
 }
 
 /* A device hangs and nothing is left to go on with: waiting is of no use. What others read may still come. */

@@ -1,6 +1,8 @@
 """What tests of whole runs share: serve, one trainer a rank, and what came of it, compared with `order`."""
 
 import json
+import os
+import pathlib
 import re
 
 WAIT = 120
@@ -58,3 +60,23 @@ def least_ring(ringfeed, dataset, name, *args):
     """The smallest --ring-bytes that serve takes: it says so itself when asked for one byte."""
     text = ringfeed.fails("serve", dataset, "--name", name, *args, "--ring-bytes", 1, status=2)
     return int(re.search(r"at least --ring-bytes (\d+)", text).group(1))
+
+
+def ring_info(pid):
+    """Path of the worker's io_uring in /proc, or None: pread has none, and the dead have no files."""
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            if os.readlink(f"/proc/{pid}/fd/{fd}") == "anon_inode:[io_uring]":
+                return pathlib.Path(f"/proc/{pid}/fdinfo/{fd}")
+    except OSError:
+        pass
+    return None
+
+
+def in_flight(info):
+    """Reads that the kernel has taken and not completed."""
+    try:
+        words = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+        return (int(words["SqHead"], 0) - int(words["CqTail"], 0)) & 0xFFFFFFFF
+    except (OSError, KeyError, ValueError):
+        return 0

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from conftest import clean_environment, die_with_parent, find_command
-from delivery import Trainer, order_lines
+from delivery import Trainer, in_flight, order_lines, ring_info
 from test_kill import until, workers_of
 
 HEARTBEAT_MS = 300
@@ -273,6 +273,7 @@ def test_direct_reads_of_a_dead_worker_that_take_long_are_left_behind(ringfeed, 
     (throttle.group / "cgroup.procs").write_text(str(worker))
     trainer = Trainer(ringfeed, run_name, 0)
     until(lambda: len(trainer.lines()) >= 16 * 4)
+    until(lambda: in_flight(ring_info(worker)) > 4)
     os.kill(worker, signal.SIGKILL)
     until(lambda: "goes on in arena" in serve.stderr)  # said, whether or not the run is over by then
     throttle(None)

@@ -20,7 +20,8 @@ import tempfile
 import time
 
 import storm
-from storm import TOKEN, Ringfeed, children, find_command, in_flight, ring_info, wait_gone
+from storm import TOKEN, Ringfeed, children, find_command, wait_gone
+from delivery import in_flight, ring_info
 
 KILLS = 1000 if os.environ.get("RF_STORM") else 20
 CONTROL_KILLS = 6

@@ -2,7 +2,8 @@
 """lives.py [--kills N] [--variant NAME]... [--seed S]: one training over many lives of its server. Workers, trainers and
 parents are killed at random instants and, where the command has fail points (-Dfail_points=true), at every one of
 them. The server is started again with `--resume auto`, trainers come back, and at the end what was released is the
-unbroken run's order, line for line and byte for byte. The command is $RINGFEED. RF_STORM=1 means 5,000 kills here.
+unbroken run's order, line for line and byte for byte. The command is $RINGFEED. RF_STORM=1 means 5,000 kills;
+with RF_STORM_KILLS=N they are N, and not every fail point has to be met.
 
 A trainer writes a batch's lines just before it releases it: so of what a trainer wrote that was killed, or that its
 server was killed under, the last batch is not certain to be released, and may come again. Nothing else may."""
@@ -28,7 +29,7 @@ PARENT_POINTS = ("spawn", "drain", "reclaim", "checkpoint-temp", "checkpoint-pre
 GATED_POINTS = ("cut", "rebalance")
 WORKERS = 3
 TRAINING_SECONDS = int(os.environ.get("RF_STORM_ROUND_SECONDS", 180))
-KILLS = 5000 if os.environ.get("RF_STORM") else 120
+KILLS = int(os.environ.get("RF_STORM_KILLS") or (5000 if os.environ.get("RF_STORM") else 120))
 SERVER_IS_GONE = re.compile(r"died\. Start it again|is dead|has ended|no server answers|is over: every rank|no run named")
 
 
@@ -126,7 +127,8 @@ class Training:
         if status == 0:
             summary = json.loads(run.stdout)
             assert summary["check_errors"] == 0
-            rank.through = not (rank.limited and summary["batches"])
+            # A server that came after this trainer's waits for the rank again, be it only to say that it is over.
+            rank.through = rank.life == self.life and not (rank.limited and summary["batches"])
             return
         assert not run.stdout.strip() or json.loads(run.stdout)["check_errors"] == 0, run.stderr
         assert status == 1 and SERVER_IS_GONE.search(run.stderr), f"{self.name} rank {rank.number}: exit {status}\n{run.stderr}"
@@ -286,18 +288,20 @@ class Lives:
 
     def missing(self):
         """Points that somebody should have died at in this variant, and nobody has."""
-        if not self.points:
+        if not self.points or os.environ.get("RF_STORM_KILLS"):
             return set()
         return set(self.variant.must) - set(self.logged()[self.before :])
 
     def hurting(self):
-        """Afterwards only those die that reach a point where somebody has to."""
-        return self.kills() < self.wanted
+        """Until there were enough and somebody has died wherever somebody has to: a parent comes to most of its points
+        only when others die."""
+        assert self.kills() < 10 * self.wanted + 500, f"{self.name}: nobody ever died at {self.missing()}"
+        return self.kills() < self.wanted or bool(self.missing())
 
     def choices(self, of):
         """The points of these to die at: those that nobody died at first."""
-        left = [p for p in of if p in self.missing()]
-        return left or (of if self.points and self.hurting() else [])
+        missing = self.missing()
+        return [p for p in of if p in missing] or (of if self.points and self.hurting() else [])
 
     def kill(self, pid):
         try:
@@ -331,7 +335,7 @@ class Lives:
 
     def run(self, made, directory):
         started, trainings, lives = time.monotonic(), 0, 0
-        while self.hurting() or self.missing():
+        while self.hurting():
             training = Training(self, made, trainings, directory)
             training.live()
             training.end()

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """storm.py [--kills N] [--variant NAME]... [--seed S]: workers are killed at random instants, some are stopped for
 a while, and now and then a trainer is killed and comes back; what is delivered must be what `order` says, byte by
-byte. The command is $RINGFEED. RF_STORM=1 means 10,000 kills.
+byte. The command is $RINGFEED. RF_STORM=1 means 5,000 kills, RF_STORM_KILLS=N means N.
 
 Half of the kills wait for an instant with reads in flight (io_uring's fdinfo shows it), because that is where a
 worker's death is dangerous: under O_DIRECT the device goes on writing into the ring after it."""
@@ -20,10 +20,10 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "cli"))
 from conftest import LIBC, TOKEN, Made, Maker, Ringfeed, Sample, clean_environment, find_command, marked_processes, shm_objects, wait_gone  # noqa: E402
-from delivery import Trainer, key, order_lines  # noqa: E402
+from delivery import Trainer, in_flight, key, order_lines, ring_info  # noqa: E402
 
 RANKS = 2
-KILLS = 5000 if os.environ.get("RF_STORM") else 380  # lives.py has the rest
+KILLS = int(os.environ.get("RF_STORM_KILLS") or (5000 if os.environ.get("RF_STORM") else 380))  # lives.py has the rest
 ROUND_SECONDS = int(os.environ.get("RF_STORM_ROUND_SECONDS", 180))
 SANITIZED = "ASAN_OPTIONS" in os.environ
 VARIANTS = {
@@ -68,26 +68,6 @@ def children(pid):
         return [int(p) for p in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
-
-
-def ring_info(pid):
-    """Path of the worker's io_uring in /proc, or None: pread has none, and the dead have no files."""
-    try:
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            if os.readlink(f"/proc/{pid}/fd/{fd}") == "anon_inode:[io_uring]":
-                return pathlib.Path(f"/proc/{pid}/fdinfo/{fd}")
-    except OSError:
-        pass
-    return None
-
-
-def in_flight(info):
-    """Reads that the kernel has taken and not completed."""
-    try:
-        words = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
-        return (int(words["SqHead"], 0) - int(words["CqTail"], 0)) & 0xFFFFFFFF
-    except (OSError, KeyError, ValueError):
-        return 0
 
 
 def inquest(ringfeed, name, head, pids):
