@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from delivery import Trainer, deliver, order_lines, trainers
+from delivery import NO_LEAKS, Trainer, deliver, order_lines, trainers
 from faulty import decisions, expected, faulty, split  # noqa: F401 (faulty is a fixture)
 from test_kill import until
 
@@ -268,8 +268,10 @@ def test_decisions_outlive_the_workers_that_made_them(ringfeed, run_name, make, 
     rules = [f"{name} 0 0 eio 1 0" for name in rng.sample(names, 80)] + ["* 0 0 late 0 2"]
     bad = faulty(made.path, rules)
     order = ("--batch", 6, "--ranks", 2, "--shuffle", "full", "--epochs", STORM_EPOCHS)
-    serve = ringfeed.serve(bad.path, run_name, *order, "--on-error", policy, "--workers", 2, "--max-restarts", 1000)
-    run = [Trainer(ringfeed, run_name, 0, "--limit", 20 * STORM_EPOCHS - 1), Trainer(ringfeed, run_name, 1)]
+    serve = ringfeed.serve(bad.path, run_name, *order, "--on-error", policy, "--workers", 2, "--max-restarts", 1000,
+                           env=NO_LEAKS)
+    run = [Trainer(ringfeed, run_name, 0, "--step-ms", 10, "--limit", 20 * STORM_EPOCHS - 1),
+           Trainer(ringfeed, run_name, 1, "--step-ms", 10)]
     kills = 0
     while run[0].run.process.poll() is None or run[1].run.process.poll() is None:
         for pid in children(serve.pid):
@@ -320,7 +322,7 @@ def test_deaths_with_second_reads_and_mirrors_under_way(ringfeed, run_name, make
     index = indexed(ringfeed, bad.path, tmp_path, "--checksum")
     order = ("--batch", 6, "--ranks", 2, "--shuffle", "full", "--epochs", STORM_EPOCHS)
     serve = ringfeed.serve(index, run_name, *order, "--mirror", made.path, "--hedge-ms", 5, "--workers", 2, "--prefetch", 2,
-                           "--max-restarts", 1000)
+                           "--max-restarts", 1000, env=NO_LEAKS)
     run = [Trainer(ringfeed, run_name, rank, "--step-ms", 4) for rank in (0, 1)]
     kills = 0
     while any(t.run.process.poll() is None for t in run):

@@ -206,6 +206,7 @@ def test_without_a_spare_the_trainer_is_told_and_can_go_on_later(ringfeed, run_n
     assert "rank 0 cannot go on" in serve.stderr and serve.process.poll() is None
     assert spares(ringfeed.json("stat", run_name)) == (0, 0, 0)
     assert fs.let_go()
+    until(lambda: workers_of(serve))  # a new worker: the read has ended and the parent knows
     second = Trainer(ringfeed, run_name, 0, ids=first.ids)
     second.ok()
     assert serve.wait() == 0

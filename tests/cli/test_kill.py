@@ -13,7 +13,7 @@ import time
 import pytest
 
 from conftest import shm_objects, wait_gone
-from delivery import Trainer, deliver, order_lines, verify_ok
+from delivery import NO_LEAKS, Trainer, deliver, order_lines, verify_ok
 
 SLACK = 1.5  # seconds: the budgets are 50 and 100 ms; the machine may be busy
 
@@ -68,9 +68,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(ringfeed, run_name, mak
 def test_max_restarts_ends_the_run_with_a_message(ringfeed, run_name, make):
     """No trainer, so no batch after the first ones: deaths in a row without a published batch."""
     made = make.raw(n=50)
-    # LeakSanitizer looks at an ending process from a child of it, which must not be killed for a worker.
-    env = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"}
-    serve = ringfeed.serve(made.path, run_name, *made.args, "--workers", 1, "--max-restarts", 3, env=env)
+    serve = ringfeed.serve(made.path, run_name, *made.args, "--workers", 1, "--max-restarts", 3, env=NO_LEAKS)
     trainer = Trainer(ringfeed, run_name, 0, "--limit", 1)
     trainer.ok()
     seen = set()
@@ -153,8 +151,7 @@ def test_workers_of_a_crowded_machine_are_left_alone(ringfeed, run_name, make):
 
 def test_a_waiting_trainer_is_told_when_no_worker_is_left(ringfeed, run_name, make):
     made = make.raw(n=50)
-    env = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"}
-    serve = ringfeed.serve(made.path, run_name, *made.args, "--workers", 1, "--max-restarts", 0, "--epochs", 0, env=env)
+    serve = ringfeed.serve(made.path, run_name, *made.args, "--workers", 1, "--max-restarts", 0, "--epochs", 0, env=NO_LEAKS)
     (worker,) = workers_of(serve)
     os.kill(worker, signal.SIGSTOP)
     trainer = Trainer(ringfeed, run_name, 0)
@@ -167,8 +164,7 @@ def test_a_waiting_trainer_is_told_when_no_worker_is_left(ringfeed, run_name, ma
 def test_the_rest_carry_the_load_when_a_worker_is_given_up(ringfeed, run_name, make):
     made = make.files(n=300, sizes=(0, 20000))
     order = ("--ranks", 2, "--batch", 3, *made.args)
-    env = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"}
-    serve = ringfeed.serve(made.path, run_name, *order, "--workers", 2, "--max-restarts", 0, env=env)
+    serve = ringfeed.serve(made.path, run_name, *order, "--workers", 2, "--max-restarts", 0, env=NO_LEAKS)
     os.kill(workers_of(serve)[0], signal.SIGKILL)
     until(lambda: "failed" in [w["status"] for w in ringfeed.json("stat", run_name)["workers"]])
     run = [Trainer(ringfeed, run_name, rank) for rank in range(2)]

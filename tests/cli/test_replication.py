@@ -7,10 +7,8 @@ import signal
 import pytest
 
 from conftest import wait_gone
-from delivery import Trainer, order_lines
+from delivery import NO_LEAKS, Trainer, order_lines
 from test_kill import until
-
-NO_LEAKS = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"}
 
 
 @pytest.fixture(autouse=True)

@@ -278,7 +278,7 @@ class Lives:
         self.log, self.points = log, points
         self.random_kills = collections.Counter()
         self.before = len(self.logged())
-        self.compared = 0
+        self.compared = self.trainings = 0
 
     def logged(self):
         return [line.split()[0] for line in self.log.read_text().splitlines()] if self.log.exists() else []
@@ -292,11 +292,15 @@ class Lives:
             return set()
         return set(self.variant.must) - set(self.logged()[self.before :])
 
+    def unfinished(self):
+        """Until there were enough kills and somebody has died wherever somebody has to."""
+        assert self.trainings < self.wanted + 100, f"{self.name}: nobody ever died at {self.missing()}"
+        return self.kills() < self.wanted or self.missing()
+
     def hurting(self):
-        """Until there were enough and somebody has died wherever somebody has to: a parent comes to most of its points
-        only when others die."""
-        assert self.kills() < 10 * self.wanted + 500, f"{self.name}: nobody ever died at {self.missing()}"
-        return self.kills() < self.wanted or bool(self.missing())
+        """With enough kills there is peace in every other training: a parent comes to some of its points only when others
+        die, and to some only when nobody does."""
+        return self.kills() < self.wanted or bool(self.missing() and self.trainings % 2)
 
     def choices(self, of):
         """The points of these to die at: those that nobody died at first."""
@@ -334,17 +338,17 @@ class Lives:
         return f"{point}:1/{self.rng.choice([5, 40])}"
 
     def run(self, made, directory):
-        started, trainings, lives = time.monotonic(), 0, 0
-        while self.hurting():
-            training = Training(self, made, trainings, directory)
+        started, lives = time.monotonic(), 0
+        while self.unfinished():
+            training = Training(self, made, self.trainings, directory)
             training.live()
             training.end()
             training.judge()
-            trainings += 1
+            self.trainings += 1
             lives += training.life
         at_points = collections.Counter(self.logged()[self.before :])
         print(json.dumps({
-            "variant": self.name, "kills": self.kills(), "at_random": sum(self.random_kills.values()), "trainings": trainings,
+            "variant": self.name, "kills": self.kills(), "at_random": sum(self.random_kills.values()), "trainings": self.trainings,
             "lives": lives, "compared_with_log": self.compared, "seconds": round(time.monotonic() - started, 1), "points": at_points,
         }), flush=True)
 
