@@ -249,7 +249,8 @@ typedef struct rf_server_options {
     int spares; /* io_urings, and arenas for all ranks each, kept for a device that hangs; -1: chosen (1) */
     uint32_t replication; /* workers that read for a rank, a primary and standbys; 0, 1: any may */
     double slow_ratio; /* slow is who has less than this part of its peers' median throughput; 0: 0.5 */
-    uint64_t reserved[5];
+    uint64_t cache_bytes; /* of the dataset kept in shared memory over the epochs; 0: none */
+    uint64_t reserved[4];
 } rf_server_options;
 
 typedef struct rf_server rf_server;
@@ -449,7 +450,8 @@ typedef struct rf_worker_stat {
     double utilization; /* busy time / time, 0..1 */
     double avg_load_time_us; /* claim to publish, per sample */
     uint64_t hedges, hedges_won; /* late reads asked for again; those whose second one came first */
-    uint64_t reserved[6];
+    uint64_t cache_hits; /* samples that came from the resident cache */
+    uint64_t reserved[5];
 } rf_worker_stat;
 
 /* A sample that could not be read, and what was decided about it. */
@@ -492,6 +494,8 @@ typedef struct rf_stat {
     uint64_t repaired; /* samples that came from another copy than the first */
     rf_fault *faults; /* [n_faults]: decisions, the last 1024 by epoch, rank and batch */
     uint64_t n_faults;
+    uint64_t cache_bytes; /* room of the resident cache */
+    uint64_t cached_samples, cached_bytes; /* kept there now */
     uint64_t reserved[2];
 } rf_stat;
 

@@ -130,6 +130,8 @@ static void server_args(struct args *a, const rf_server_options *o)
         arg(a, "--prefetch=%" PRIu64, o->prefetch);
     if (o->ring_bytes)
         arg(a, "--ring-bytes=%" PRIu64, o->ring_bytes);
+    if (o->cache_bytes)
+        arg(a, "--cache-bytes=%" PRIu64, o->cache_bytes);
     if (o->queue_depth)
         arg(a, "--queue-depth=%" PRIu32, o->queue_depth);
     arg(a, "--engine=%s", engines[o->engine]);

@@ -2,6 +2,7 @@
 #include "attach/balance.h"
 #include "base/clock.h"
 #include "dataset/dataset.h"
+#include "run/cache.h"
 #include "run/faults.h"
 #include "run/run.h"
 
@@ -95,6 +96,7 @@ static void read_worker(const struct rfi_run_view *r, uint32_t i, uint64_t now, 
         s->utilization = 1;
     s->hedges = word(&w->hedges);
     s->hedges_won = word(&w->hedges_won);
+    s->cache_hits = word(&w->cached);
     s->avg_load_time_us = samples ? (double)word(&w->load_ns) * 1e-3 / (double)samples : 0;
 }
 
@@ -142,6 +144,16 @@ static int by_place(const void *a, const void *b)
 }
 
 /* All decisions are counted; the last ones in epoch, rank and batch are listed. */
+static void read_cache(const struct rfi_run_view *r, rf_stat *s)
+{
+    struct rfi_cache_region cache;
+    if (!rfi_cache_region(r, &cache))
+        return;
+    s->cache_bytes = r->config.cache_bytes;
+    s->cached_samples = word(&cache.head->samples);
+    s->cached_bytes = word(&cache.head->bytes);
+}
+
 static int read_faults(const struct rfi_run_view *r, const struct rfi_dataset *d, rf_stat *s, struct rfi_error *err)
 {
     uint64_t n = rfi_faults_count(r);
@@ -200,6 +212,7 @@ static int fill(const struct rfi_run_view *r, rf_stat *s, struct rfi_error *err)
     s->moved = word(&r->coordinator->moved);
     s->spare_queues = atomic_load_explicit(&r->coordinator->spare_queues, memory_order_relaxed);
     s->spare_arenas = atomic_load_explicit(&r->coordinator->spare_arenas, memory_order_relaxed);
+    read_cache(r, s);
     s->retired_queues = atomic_load_explicit(&r->coordinator->retired, memory_order_relaxed);
     s->server_pid = (int)r->coordinator->pid;
     s->uptime_s = now > c->started_ns ? (double)(now - c->started_ns) * 1e-9 : 0;

@@ -5,6 +5,8 @@
 #include "base/crc32c.h"
 #include "base/log.h"
 #include "order/past.h"
+#include "plan/cache.h"
+#include "run/cache.h"
 #include "segment/room.h"
 
 #include <errno.h>
@@ -14,23 +16,35 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Arenas on the nodes of their ranks, before the first touch. One failure is said and lived with. */
-static int bind_arenas(void *ctx, unsigned char *control, unsigned char *data, struct rfi_error *err)
+/* Arenas on the nodes of their ranks, the cache over all nodes, before the first touch. One failure is said and lived
+ * with. */
+static void bind_memory(struct rfi_coordinator *c, unsigned char *data)
 {
-    struct rfi_coordinator *c = ctx;
     const struct rfi_config_shared *f = &c->plan.config;
     struct rfi_error why = {0};
-    (void)control;
-    (void)err;
+    int rc = 0;
     if (c->o->numa == RF_OFF || c->topology.n_nodes < 2)
-        return 0;
-    for (uint32_t i = 0; i < f->ranks; i++)
-        if (rfi_topology_bind_memory(&c->topology, data + f->arena_first + f->arena_stride * i, f->arena_stride,
-                                     c->placement.rank_node[i], &why) < 0) {
-            rfi_log(RFI_LOG_WARNING, "memory is not bound to NUMA nodes: %s", why.text);
-            break;
-        }
-    return 0;
+        return;
+    for (uint32_t i = 0; rc == 0 && i < f->ranks; i++)
+        rc = rfi_topology_bind_memory(&c->topology, data + f->arena_first + f->arena_stride * i, f->arena_stride,
+                                      c->placement.rank_node[i], &why);
+    if (rc == 0 && f->cache_samples)
+        rc = rfi_topology_interleave_memory(&c->topology, data + f->cache_first, f->cache_bytes, &why);
+    if (rc < 0)
+        rfi_log(RFI_LOG_WARNING, "memory is not bound to NUMA nodes: %s", why.text);
+}
+
+/* The cache takes its memory as it fills; whether there is room for it is asked now. */
+static int before_touch(void *ctx, unsigned char *control, unsigned char *data, struct rfi_error *err)
+{
+    struct rfi_coordinator *c = ctx;
+    const struct rfi_run_size *size = &c->plan.size;
+    uint64_t bytes = size->control_bytes + size->data_bytes - size->spare_bytes;
+    (void)control;
+    int rc = size->cache_bytes ? rfi_room_check(bytes, bytes, err) : 0;
+    if (rc == 0)
+        bind_memory(c, data);
+    return rc;
 }
 
 /* The bell of a ring: its node's, or, where no worker lives, one that a worker sleeps on. */
@@ -50,8 +64,9 @@ static int make_segment(struct rfi_coordinator *c)
     struct rfi_segment s;
     size_t bytes;
     int rc = rfi_segment_create_sparse(c->o->name, c->plan.size.regions, RFI_N_REGIONS,
-                                       c->plan.size.data_bytes - RFI_HEADER_BYTES, c->plan.size.spare_bytes,
-                                       rfi_run_signature(), bind_arenas, c, &s, c->err);
+                                       c->plan.size.data_bytes - RFI_HEADER_BYTES,
+                                       c->plan.size.spare_bytes + c->plan.size.cache_bytes, rfi_run_signature(),
+                                       before_touch, c, &s, c->err);
     if (rc < 0)
         return rc;
     /* The copy comes first: opening the rings reads their nodes. */
@@ -192,6 +207,22 @@ static int make_rings(struct rfi_coordinator *c)
     return 0;
 }
 
+/* Where the cache has what, for variable sizes. */
+static int make_cache(struct rfi_coordinator *c)
+{
+    const struct rfi_config_shared *f = &c->plan.config;
+    struct rfi_cache_region region;
+    struct rfi_cache_map map;
+    if (!rfi_cache_region(&c->run, &region) || !region.places)
+        return 0;
+    struct rfi_cache_size size = {.n = f->cache_samples, .unit = f->cache_unit};
+    int rc = rfi_cache_map_init(&map, c->dataset, &size, region.places, c->err);
+    if (rc == 0)
+        rc = rfi_cache_map_fill(&map, c->dataset, region.places, c->err);
+    rfi_cache_map_fini(&map);
+    return rc;
+}
+
 static void close_readers(struct rfi_coordinator *c)
 {
     for (uint32_t q = 0; c->readers && q < c->plan.config.queues; q++) {
@@ -286,6 +317,8 @@ int rfi_birth(struct rfi_coordinator *c)
         rc = make_segment(c);
     if (rc == 0)
         rc = make_rings(c);
+    if (rc == 0)
+        rc = make_cache(c);
     if (rc == 0)
         rc = rfi_faults_load(&c->run, rfi_state_last(&c->plan.birth)->faults, rfi_state_last(&c->plan.birth)->n_faults);
     if (rc == 0)

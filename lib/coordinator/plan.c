@@ -7,8 +7,10 @@
 #include "base/log.h"
 #include "checkpoint/resume.h"
 #include "plan/arena.h"
+#include "plan/cache.h"
 #include "plan/plan.h"
 #include "plan/source.h"
+#include "run/cache.h"
 #include "segment/room.h"
 
 #include <errno.h>
@@ -113,6 +115,24 @@ static void copy_faults(const struct rfi_serve_options *o, uint64_t loaded, stru
     c->verify = rfi_dataset_has_checksums(o->dataset) && rfi_crc32c_available() && o->engine != RF_ENGINE_NULL;
 }
 
+static int plan_cache(const struct rfi_serve_options *o, struct rfi_config_shared *c, struct rfi_error *err)
+{
+    struct rfi_cache_size size = {0};
+    int rc = 0;
+    if (o->cache_bytes > UINT64_MAX / 16)
+        return rfi_fail(err, EINVAL, "--cache-bytes %" PRIu64 " is beyond any memory. Use less", o->cache_bytes);
+    if (o->cache_bytes && o->engine == RF_ENGINE_NULL)
+        rfi_log(RFI_LOG_WARNING, "--cache-bytes does nothing with the engine null: it reads nothing");
+    else
+        rc = rfi_cache_size(o->dataset, o->cache_bytes, &size, err);
+    if (rc == 0 && o->cache_bytes && !size.n && c->samples && o->engine != RF_ENGINE_NULL)
+        rfi_log(RFI_LOG_WARNING, "--cache-bytes %" PRIu64 " is less than one sample: nothing is kept", o->cache_bytes);
+    c->cache_samples = size.n;
+    c->cache_unit = size.unit;
+    c->cache_bytes = rfi_align_up(size.bytes, RFI_CACHE_CHUNK);
+    return rc;
+}
+
 int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology *t, struct rfi_serve_plan *ret,
                    struct rfi_error *err)
 {
@@ -165,6 +185,9 @@ int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology 
     memcpy(c->fingerprint, info.fingerprint, sizeof info.fingerprint);
     if (c->direct || c->hedge_ms)
         ret->staging_bytes = (uint64_t)c->queues * c->queue_depth * RFI_STAGING_BYTES;
+    rc = plan_cache(o, c, err);
+    if (rc < 0)
+        return rc;
     return rfi_run_size(c, ret->dataset_bytes, ret->membership_bytes, ret->origin_bytes, &ret->size, err);
 }
 

@@ -29,6 +29,7 @@ struct rfi_serve_options {
     const char *const *mirrors; /* [n_mirrors] folders with copies of the files; borrowed */
     uint32_t n_mirrors, hedge_ms;
     rf_on_error on_error;
+    uint64_t cache_bytes; /* room of the resident cache; 0: none */
     int64_t parent_pid; /* end when this process ends; 0: none */
     const struct rfi_state *resume; /* where to go on: complete; NULL: at the beginning */
     const char *checkpoint; /* file; NULL: none is written */

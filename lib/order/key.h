@@ -13,6 +13,7 @@ enum rfi_purpose {
     RFI_KEY_WINDOW = 3, /* samples inside a window of blocks */
     RFI_KEY_SPLIT = 4, /* which samples are train, val, … */
     RFI_KEY_HASH = 5, /* virtual partition of a sample */
+    RFI_KEY_CACHE = 6, /* which samples the resident cache keeps */
 };
 
 /* Stands for "of all ranks" where a key has a rank. */

@@ -13,9 +13,10 @@ int rfi_plan_init(struct rfi_batch_plan *p, uint32_t cap, struct rfi_error *err)
     size_t n = cap ? cap : 1;
     *p = (struct rfi_batch_plan){.cap = cap};
     p->runs = calloc(n, sizeof *p->runs);
+    p->other_runs = calloc(n, sizeof *p->other_runs);
     p->offsets = calloc(n, sizeof *p->offsets);
     p->lengths = calloc(n, sizeof *p->lengths);
-    if (p->runs && p->offsets && p->lengths)
+    if (p->runs && p->other_runs && p->offsets && p->lengths)
         return 0;
     rfi_plan_fini(p);
     return rfi_fail(err, ENOMEM, "plan: no memory for a batch of %u samples. Use a smaller --batch", cap);
@@ -24,6 +25,7 @@ int rfi_plan_init(struct rfi_batch_plan *p, uint32_t cap, struct rfi_error *err)
 void rfi_plan_fini(struct rfi_batch_plan *p)
 {
     free(p->runs);
+    free(p->other_runs);
     free(p->offsets);
     free(p->lengths);
     *p = (struct rfi_batch_plan){0};
@@ -171,6 +173,43 @@ int rfi_plan_batch(const struct rfi_dataset *d, uint64_t align, const uint64_t *
     int rc = walk_variable(d, &w, ids, n, err);
     p->footprint = rfi_cursor_footprint(&w.cursor);
     return rc;
+}
+
+/* What is left of one run: pieces between the samples that are left out, written to `to`; returns their end. */
+static struct rfi_run *cut_run(const struct rfi_batch_plan *p, const struct rfi_run *run, uint32_t end, uint64_t align,
+                               bool fixed, const uint8_t *omit, struct rfi_run *to)
+{
+    struct rfi_run *piece = NULL;
+    for (uint32_t i = run->first; i < end; i++) {
+        uint64_t at = p->offsets[i] - run->place; /* from the run's first byte, here as in the file */
+        if (p->lengths[i] == 0)
+            continue;
+        if (omit[i]) {
+            piece = NULL;
+            continue;
+        }
+        if (!piece) {
+            piece = to++;
+            *piece = *run;
+            piece->first = i;
+            piece->offset = run->offset + at;
+            piece->place = run->place + at;
+        }
+        piece->bytes = run->offset + at + p->lengths[i] - piece->offset;
+        if (fixed)
+            piece->in_place = dense_in_place(piece, align, i + 1 == p->n_samples);
+    }
+    return to;
+}
+
+void rfi_plan_omit(struct rfi_batch_plan *p, uint64_t align, bool fixed, const uint8_t *omit)
+{
+    struct rfi_run *to = p->other_runs, *runs = p->runs;
+    for (uint32_t r = 0; r < p->n_runs; r++)
+        to = cut_run(p, &runs[r], r + 1 < p->n_runs ? runs[r + 1].first : p->n_samples, align, fixed, omit, to);
+    p->n_runs = (uint32_t)(to - p->other_runs);
+    p->runs = p->other_runs;
+    p->other_runs = runs;
 }
 
 int rfi_plan_footprint(const struct rfi_dataset *d, uint64_t align, const uint64_t *ids, uint32_t n, uint64_t *ret,

@@ -33,12 +33,17 @@ struct rfi_batch_plan {
     struct rfi_run *runs; /* [n_runs], storage for `cap` runs */
     uint64_t *offsets; /* [n_samples] of the sample's first byte from the region's start */
     uint64_t *lengths; /* [n_samples] extents' bytes */
+    struct rfi_run *other_runs; /* as many, for rfi_plan_omit */
     uint32_t cap;
 };
 
 /* Storage for batches of up to `cap` samples. */
 int rfi_plan_init(struct rfi_batch_plan *p, uint32_t cap, struct rfi_error *err);
 void rfi_plan_fini(struct rfi_batch_plan *p);
+
+/* Takes the reads of the marked samples out: runs become what is left of them. Places stay. `fixed`: the dataset's
+ * samples are of one size. */
+void rfi_plan_omit(struct rfi_batch_plan *p, uint64_t align, bool fixed, const uint8_t *omit);
 
 /* Lays out the batch of `n` samples. `align` is A. -EBADMSG for a damaged table. */
 int rfi_plan_batch(const struct rfi_dataset *d, uint64_t align, const uint64_t *ids, uint32_t n,

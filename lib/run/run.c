@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "run/cache.h"
 #include "run/faults.h"
 
 #include <errno.h>
@@ -64,6 +65,7 @@ int rfi_run_size(struct rfi_config_shared *c, uint64_t dataset_bytes, uint64_t m
             [RFI_R_MOVES] = {1, sizeof(struct rfi_moves_shared) + c->moves_cap * sizeof(struct rfi_move)},
             [RFI_R_FAULTS] = {1, rfi_faults_bytes(c)},
             [RFI_R_HISTORY] = {sizeof(struct rfi_history_shared), (uint64_t)c->workers + c->ranks},
+            [RFI_R_CACHE] = {1, rfi_cache_region_bytes(c)},
         }};
     int rc = rfi_segment_layout(ret->regions, RFI_N_REGIONS, regions, &ret->control_bytes, err);
     if (rc < 0)
@@ -76,7 +78,9 @@ int rfi_run_size(struct rfi_config_shared *c, uint64_t dataset_bytes, uint64_t m
     if (rfi_mul_over(c->arena_stride, c->arenas, &data) || rfi_add_over(data, c->arena_first, &data) ||
         data > UINT64_MAX / 4)
         return rfi_fail(err, EOVERFLOW, "the arenas would be larger than any memory. Lower --ring-bytes or --ranks");
-    ret->data_bytes = data;
+    c->cache_first = rfi_align_up(data, RFI_CACHE_CHUNK);
+    ret->data_bytes = c->cache_samples ? c->cache_first + c->cache_bytes : data;
+    ret->cache_bytes = ret->data_bytes - data;
     ret->spare_bytes = c->arena_stride * (c->arenas - c->ranks);
     return 0;
 }
@@ -90,7 +94,8 @@ uint64_t rfi_run_signature(void)
                               sizeof(struct rfi_trainer_shared),  sizeof(struct rfi_bell_shared),
                               sizeof(struct rfi_recorded),        sizeof(struct rfi_moves_shared),
                               sizeof(struct rfi_fault),           sizeof(struct rfi_fault_part),
-                              sizeof(struct rfi_history_shared),  RFI_N_REGIONS};
+                              sizeof(struct rfi_history_shared),  sizeof(struct rfi_cache_shared),
+                              RFI_N_REGIONS};
     uint64_t h = 14695981039346656037u; /* FNV-1a over the words */
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         h = (h ^ sizes[i]) * 1099511628211u;
@@ -112,7 +117,9 @@ static int check_config(struct rfi_run_view *r, struct rfi_error *err)
               c.nodes <= RFI_BELL_BYTES / sizeof(struct rfi_bell_shared) && c.nodes && c.queues &&
               c.spares <= RFI_MAX_WORKERS && c.queues == c.workers + c.spares && c.queue_depth &&
               (uint64_t)c.first_rank + c.ranks <= c.world_size && c.queue_depth <= 4096 && c.n_fields < 65536 &&
-              c.batch && c.fixed_bytes <= UINT64_MAX / 4 && c.faults_loaded <= RFI_FAULTS_LOADED_MAX;
+              c.batch && c.fixed_bytes <= UINT64_MAX / 4 && c.faults_loaded <= RFI_FAULTS_LOADED_MAX &&
+              c.cache_samples <= UINT64_MAX / 64 && c.cache_bytes <= UINT64_MAX / 8 &&
+              c.cache_bytes % RFI_CACHE_CHUNK == 0;
     ok = ok && rfi_run_size(&c, r->segment.regions[RFI_R_DATASET].bytes, r->segment.regions[RFI_R_MEMBERSHIP].bytes,
                             r->segment.regions[RFI_R_ORIGIN].bytes, &size, err) == 0;
     for (uint32_t i = 0; ok && i < RFI_N_REGIONS; i++)
@@ -120,7 +127,7 @@ static int check_config(struct rfi_run_view *r, struct rfi_error *err)
              r->segment.regions[i].count == size.regions[i].count;
     ok = ok && c.generations_cap == r->config.generations_cap && c.descriptor_stride == r->config.descriptor_stride &&
          c.arena_stride == r->config.arena_stride && c.arena_first == r->config.arena_first &&
-         c.arenas == r->config.arenas && size.data_bytes <= r->segment.data_bytes;
+         c.arenas == r->config.arenas && c.cache_first == r->config.cache_first && size.data_bytes <= r->segment.data_bytes;
     if (!ok)
         return rfi_fail(
             err, EPROTO,

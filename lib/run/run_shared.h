@@ -28,6 +28,7 @@ enum rfi_region_id {
     RFI_R_MOVES,
     RFI_R_FAULTS,
     RFI_R_HISTORY,
+    RFI_R_CACHE,
     RFI_N_REGIONS
 };
 
@@ -65,6 +66,10 @@ struct rfi_config_shared {
     uint32_t on_error; /* rf_on_error */
     uint32_t hedge_ms, mirrors; /* 0: none */
     uint32_t verify; /* checksums are compared on every read */
+    uint64_t cache_samples; /* that the resident cache keeps; 0: there is none */
+    uint64_t cache_unit; /* of its places; 0: fixed sizes */
+    uint64_t cache_bytes; /* whole chunks, at cache_first of the data object */
+    uint64_t cache_first;
     uint64_t faults_loaded; /* entries that the parent's part of the error log holds */
     char fingerprint[40];
     char engine_name[16];
@@ -141,7 +146,8 @@ struct rfi_worker_shared {
     uint32_t pad2;
     _Atomic uint64_t completed_ns; /* when a read of this incarnation ended last; 0: none has */
     _Atomic uint64_t hedges, hedges_won; /* late reads asked for again; those whose second one came first */
-    uint64_t pad3[2];
+    _Atomic uint64_t cached; /* samples that came from the resident cache */
+    uint64_t pad3[1];
 };
 _Static_assert(sizeof(struct rfi_worker_shared) == 256, "worker record");
 

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { NODE_WORD = 8 * sizeof(unsigned long), NODE_WORDS = 64 };
+
 static int set_affinity(const cpu_set_t *set, size_t bytes)
 {
     return sched_setaffinity(0, bytes, set) == 0 ? 0 : -errno;
@@ -57,16 +59,15 @@ int rfi_topology_pin_node(const struct rfi_topology *t, uint32_t node, struct rf
 int rfi_topology_bind_memory(const struct rfi_topology *t, void *addr, size_t bytes, uint32_t node,
                              struct rfi_error *err)
 {
-    enum { WORD = 8 * sizeof(unsigned long), WORDS = 64 };
-    unsigned long mask[WORDS] = {0};
+    unsigned long mask[NODE_WORDS] = {0};
     if (t->n_nodes <= 1 || !t->this_system || bytes == 0)
         return 0;
     if (node >= t->n_nodes)
         return rfi_fail(err, EINVAL, "NUMA: there is no node %u among %u. This is a bug", node, t->n_nodes);
     unsigned os = (unsigned)t->nodes[node].os_node;
-    if (os >= WORD * WORDS - 1)
+    if (os >= NODE_WORD * NODE_WORDS - 1)
         return rfi_fail(err, EINVAL, "NUMA: node %u is beyond what this build can bind to. Use --numa off", os);
-    mask[os / WORD] = 1ul << os % WORD;
+    mask[os / NODE_WORD] = 1ul << os % NODE_WORD;
     if (mbind(addr, bytes, MPOL_PREFERRED, mask, os + 2, 0) == 0) /* the kernel looks at one bit less */
         return 0;
     return rfi_fail(
@@ -74,6 +75,27 @@ int rfi_topology_bind_memory(const struct rfi_topology *t, void *addr, size_t by
         "NUMA: memory cannot be placed on node %u: %s. Allow mbind in the container's seccomp profile, or use "
         "--numa off",
         os, strerror(errno));
+}
+
+int rfi_topology_interleave_memory(const struct rfi_topology *t, void *addr, size_t bytes, struct rfi_error *err)
+{
+    unsigned long mask[NODE_WORDS] = {0};
+    unsigned top = 0;
+    if (t->n_nodes <= 1 || !t->this_system || bytes == 0)
+        return 0;
+    for (uint32_t n = 0; n < t->n_nodes; n++) {
+        unsigned os = (unsigned)t->nodes[n].os_node;
+        if (os >= NODE_WORD * NODE_WORDS - 1)
+            return rfi_fail(err, EINVAL, "NUMA: node %u is beyond what this build can bind to. Use --numa off", os);
+        mask[os / NODE_WORD] |= 1ul << os % NODE_WORD;
+        top = os > top ? os : top;
+    }
+    if (mbind(addr, bytes, MPOL_INTERLEAVE, mask, top + 2, 0) == 0)
+        return 0;
+    return rfi_fail(err, errno,
+                    "NUMA: memory cannot be spread over the nodes: %s. Allow mbind in the container's seccomp profile, "
+                    "or use --numa off",
+                    strerror(errno));
 }
 
 int rfi_topology_current_node(void)

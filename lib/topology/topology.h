@@ -83,5 +83,8 @@ int rfi_topology_pin_node(const struct rfi_topology *t, uint32_t node, struct rf
 int rfi_topology_bind_memory(const struct rfi_topology *t, void *addr, size_t bytes, uint32_t node,
                              struct rfi_error *err);
 
+/* Page by page over all nodes, for what every rank reads. */
+int rfi_topology_interleave_memory(const struct rfi_topology *t, void *addr, size_t bytes, struct rfi_error *err);
+
 /* The CPU's node (kernel's number) or 0. */
 int rfi_topology_current_node(void);

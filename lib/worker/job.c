@@ -21,6 +21,7 @@ int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint
 {
     struct rfi_run_view *run = setup->run;
     const struct rfi_config_shared *c = &run->config;
+    struct rfi_error err = {0};
     *j = (struct rfi_jobs){.setup = setup, .run = run, .worker = worker, .queue = run->workers[worker].queue};
     j->record = &run->workers[worker];
     j->reader = &setup->readers[j->queue];
@@ -37,6 +38,8 @@ int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint
     if (c->engine == RF_ENGINE_URING) /* the others read one after the other: nothing would overtake */
         j->hedge_ns = (uint64_t)c->hedge_ms * 1000000u;
     j->files.whole = c->on_error == RF_ON_ERROR_RAISE && !c->mirrors;
+    if (rc == 0)
+        rc = rfi_cache_open(&j->cache, run, setup->dataset, &err);
     for (uint32_t i = 0; rc == 0 && i < c->ranks; i++)
         rc = rfi_content_init(&j->contents[i], setup->dataset, setup->order, c->first_rank + i, &run->ranks[i].lens,
                               c->align, c->depth);
@@ -71,6 +74,8 @@ static int plan_job(struct rfi_jobs *j, struct rfi_job *job)
         rc = rfi_plan_init(&job->plan, (uint32_t)j->run->config.batch, &err);
     if (rc == 0)
         rc = rfi_plan_batch(j->setup->dataset, j->run->config.align, content->ids, job->n_samples, &job->plan, &err);
+    if (rc == 0)
+        rc = rfi_cache_look(j, job);
     if (rc < 0)
         job->error = -rc;
     rfi_publish_describe(j, job, b.epoch, b.batch, content);
@@ -97,8 +102,13 @@ int rfi_jobs_claim(struct rfi_jobs *j, uint32_t ring)
     struct rfi_batch_plan kept = job->plan;
     struct rfi_repair repair = job->repair;
     rfi_repair_reset(&repair);
-    *job =
-        (struct rfi_job){.used = true, .ring = ring, .claim = claim, .claimed_ns = now, .plan = kept, .repair = repair};
+    *job = (struct rfi_job){.used = true,
+                            .ring = ring,
+                            .claim = claim,
+                            .claimed_ns = now,
+                            .plan = kept,
+                            .kept = job->kept,
+                            .repair = repair};
     j->used++;
     atomic_store_explicit(&j->record->jobs, j->used, memory_order_relaxed);
     plan_job(j, job);
@@ -281,6 +291,10 @@ void rfi_jobs_issue(struct rfi_jobs *j)
         while (!all_issued(job) && may_issue(j))
             if (!issue_piece(j, job))
                 break;
+        if (job->copies_left && !job->error && all_issued(job)) {
+            j->reader->ops->submit(j->reader); /* the device works meanwhile */
+            rfi_cache_copy(j, job);
+        }
         finish_if_done(j, job);
     }
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "order/faults.h"
+#include "worker/cache.h"
 #include "worker/content.h"
 #include "worker/files.h"
 #include "worker/worker.h"
@@ -50,6 +51,8 @@ struct rfi_job {
     uint32_t run;
     uint64_t issued;
     uint32_t in_flight;
+    uint8_t *kept; /* [batch] samples that come from the resident cache; NULL until one is looked for */
+    uint32_t copies_left; /* of them that are not in their places yet */
     bool writing; /* our bit is set in the slot's writers mask */
     /* First failure. */
     int error;
@@ -94,7 +97,9 @@ struct rfi_jobs {
     struct rfi_flight *flights; /* [queue_depth] */
     uint32_t free_flight; /* chain */
     uint32_t in_flight;
-    uint64_t queued_bytes; /* asked for since the last submission */
+    struct rfi_cache cache;
+    uint64_t queued_bytes; /* asked for or copied since the last submission */
+    uint64_t unbeaten_bytes; /* copied since the last beat */
     uint64_t hedge_ns; /* a read later than this is asked for again; 0: never */
     uint64_t hedged_ns; /* when late reads were looked for last */
     uint8_t *reported; /* [files * copies]: what was said of a copy; NULL until something is */

@@ -334,6 +334,8 @@ bool rfi_repair_step(struct rfi_jobs *j, struct rfi_job *job)
     for (; r->any && r->slot < job->n_samples && !job->error; r->slot++)
         if (r->suspects[r->slot].state != RFI_SOUND && begin_slot(j, job))
             return true;
+    if (!job->error)
+        rfi_cache_keep(j, job);
     if (!job->error && r->n_decisions)
         settle(j, job);
     return false;

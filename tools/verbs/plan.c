@@ -19,7 +19,7 @@ struct options {
     struct cli_order_args order;
     struct cli_list paths;
     uint32_t workers, queue_depth, spares, replication;
-    uint64_t prefetch, prefetch_samples, ring_bytes;
+    uint64_t prefetch, prefetch_samples, ring_bytes, cache_bytes;
     int engine, direct;
     const char *topology;
     bool json;
@@ -68,6 +68,8 @@ static void emit_memory(struct cli_emit *e, const struct rfi_serve_plan *s)
     cli_emit_bytes(e, "membership_table_bytes", s->membership_bytes);
     cli_emit_bytes(e, "data_bytes", s->size.data_bytes - s->size.spare_bytes);
     cli_emit_bytes(e, "spare_bytes", s->size.spare_bytes); /* used once a device hangs */
+    cli_emit_bytes(e, "cache_bytes", s->config.cache_bytes);
+    cli_emit_u64(e, "cache_samples", s->config.cache_samples);
     cli_emit_bytes(e, "arena_bytes", s->config.arena_bytes);
     cli_emit_bytes(e, "largest_batch_bytes", s->largest);
     cli_emit_bytes(e, "staging_bytes", s->staging_bytes);
@@ -199,6 +201,7 @@ static int decide(struct plan *p, rf_dataset *d, struct rfi_error *err)
                                       .start_epoch = o->order.start_epoch,
                                       .prefetch = prefetch_of(o),
                                       .ring_bytes = o->ring_bytes,
+                                      .cache_bytes = o->cache_bytes,
                                       .queue_depth = o->queue_depth,
                                       .spares = o->spares,
                                       .replication = o->replication,
@@ -261,6 +264,8 @@ int verb_plan(int argc, char **argv)
          .help = "the same in samples, rounded up to batches"},
         {"ring-bytes", CLI_BYTES, &o.ring_bytes, .metavar = "BYTES",
          .help = "arena of each rank (default: from --prefetch)"},
+        {"cache-bytes", CLI_BYTES, &o.cache_bytes, .metavar = "BYTES",
+         .help = "of the dataset kept in shared memory over the epochs, for all ranks (default 0)"},
         {"queue-depth", CLI_U32, &o.queue_depth, .metavar = "N", .help = "reads in flight a worker (default 32)",
          .max = 4096},
         {"spares", CLI_U32, &o.spares, .metavar = "N",

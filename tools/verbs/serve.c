@@ -26,7 +26,7 @@ struct serve_args {
     const char *checkpoint;
     uint64_t checkpoint_every;
     struct cli_list resume;
-    uint64_t hedge_ms;
+    uint64_t hedge_ms, cache_bytes;
     struct cli_list mirrors;
     double slow_ratio;
     bool json;
@@ -144,6 +144,7 @@ static int serve(const struct serve_args *a, const struct cli_order_args *order,
         .prefetch = prefetch,
         .ring_bytes = a->ring_bytes,
         .queue_depth = (uint32_t)a->queue_depth,
+        .cache_bytes = a->cache_bytes,
         .engine = (rf_engine)a->engine,
         .direct = (rf_switch)a->direct,
         .pin = a->pin ? RF_OFF : RF_AUTO,
@@ -207,6 +208,8 @@ int verb_serve(int argc, char **argv)
          .help = "the same in samples, rounded up to batches"},
         {"ring-bytes", CLI_BYTES, &a.ring_bytes, .metavar = "BYTES",
          .help = "arena of each rank (default: from --prefetch)"},
+        {"cache-bytes", CLI_BYTES, &a.cache_bytes, .metavar = "BYTES",
+         .help = "of the dataset kept in shared memory over the epochs, for all ranks (default 0)"},
         {"queue-depth", CLI_U64, &a.queue_depth, .metavar = "N", .help = "reads in flight a worker (default 32)",
          .max = 4096},
         {"engine", CLI_CHOICE, &a.engine, .choices = engines, .help = "how to read (default auto: uring, else pread)"},

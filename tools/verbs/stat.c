@@ -66,6 +66,7 @@ static void emit_worker(struct cli_emit *e, const rf_worker_stat *w)
     cli_emit_f64(e, "utilization", w->utilization, 3);
     cli_emit_u64(e, "hedges", w->hedges);
     cli_emit_u64(e, "hedges_won", w->hedges_won);
+    cli_emit_u64(e, "cache_hits", w->cache_hits);
     cli_emit_f64(e, "avg_load_time_us", w->avg_load_time_us, 1);
     cli_emit_close(e);
 }
@@ -129,6 +130,9 @@ static int emit(const rf_stat *s, bool json, bool history)
     cli_emit_u64(&e, "spare_queues", s->spare_queues);
     cli_emit_u64(&e, "spare_arenas", s->spare_arenas);
     cli_emit_u64(&e, "retired_queues", s->retired_queues);
+    cli_emit_bytes(&e, "cache_bytes", s->cache_bytes);
+    cli_emit_u64(&e, "cached_samples", s->cached_samples);
+    cli_emit_bytes(&e, "cached_bytes", s->cached_bytes);
     cli_emit_u64(&e, "skipped", s->skipped);
     cli_emit_u64(&e, "wrong_copies", s->wrong_copies);
     cli_emit_u64(&e, "repaired", s->repaired);

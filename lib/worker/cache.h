@@ -1,0 +1,27 @@
+/* The resident cache at work: what a claimed batch finds there is copied and not read, what it has read is kept for the
+ * epochs to come. See plan/cache.h for what is kept, run/cache.h for how that is known. */
+#pragma once
+
+#include "plan/cache.h"
+#include "run/cache.h"
+
+struct rfi_jobs;
+struct rfi_job;
+
+struct rfi_cache {
+    bool on;
+    struct rfi_cache_map map;
+    struct rfi_cache_region region;
+    unsigned char *base;
+};
+
+int rfi_cache_open(struct rfi_cache *c, struct rfi_run_view *run, const struct rfi_dataset *d, struct rfi_error *err);
+
+/* After the batch was planned: marks the samples that are kept and takes their reads out of the plan. */
+int rfi_cache_look(struct rfi_jobs *j, struct rfi_job *job);
+
+/* Copies the marked samples to their places. */
+void rfi_cache_copy(struct rfi_jobs *j, struct rfi_job *job);
+
+/* The batch is read and repaired: keeps its sound samples that belong to the cache. */
+void rfi_cache_keep(struct rfi_jobs *j, struct rfi_job *job);

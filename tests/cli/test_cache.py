@@ -1,0 +1,128 @@
+"""--cache-bytes: a part of the dataset stays in shared memory over the epochs."""
+
+import os
+import random
+import signal
+
+import pytest
+
+from conftest import shm_objects
+from delivery import NO_LEAKS, Trainer, order_lines
+from test_kill import until, workers_of
+
+EPOCHS = 4
+
+
+def last_stat(ringfeed, name):
+    return ringfeed.json("stat", name)
+
+
+def served(ringfeed, run_name, made, *args, ranks=2, epochs=EPOCHS, env=None):
+    """The stat just before the end of a run, after its lines were compared with `order`. `attach --check` compares every
+    byte with the file."""
+    order = ("--ranks", ranks, "--batch", 7, "--shuffle", "full", "--seed", 3, "--epochs", epochs, *made.args)
+    serve = ringfeed.serve(made.path, run_name, *order, *args, env=env)
+    lines = order_lines(ringfeed, made.path, *order)
+    mine = [line for line in lines if line.split()[1] == "0"]
+    batches = len({tuple(line.split()[:3]) for line in mine})
+    others = [Trainer(ringfeed, run_name, rank) for rank in range(1, ranks)]
+    for t in others:
+        t.ok()
+    first = Trainer(ringfeed, run_name, 0, "--limit", batches - 1)
+    first.ok()
+    until(lambda: ringfeed.json("stat", run_name)["ranks"][0]["ready"] >= 1)
+    stat = ringfeed.json("stat", run_name)
+    rest = Trainer(ringfeed, run_name, 0, ids=first.ids)
+    rest.ok()
+    assert serve.wait() == 0, serve.stderr
+    came = [line for t in (first, *others) for line in t.lines()]
+    assert sorted(came) == sorted(lines)
+    assert first.lines() == mine
+    return stat, serve
+
+
+def hits(stat):
+    return sum(w["cache_hits"] for w in stat["workers"])
+
+
+@pytest.mark.parametrize("how", [("--engine", "pread"), ("--engine", "uring", "--direct", "off"),
+                                 ("--engine", "uring", "--direct", "on")], ids=lambda h: h[1] + h[-1])
+@pytest.mark.parametrize("kind", ["files", "raw", "tar"])
+@pytest.mark.parametrize("part", [0.3, 1.0])
+def test_every_byte_whatever_is_kept(ringfeed, run_name, make, how, kind, part):
+    made = {"files": lambda: make.files(n=150, sizes=(0, 30000)), "raw": lambda: make.raw(n=400, record_bytes=1536),
+            "tar": lambda: make.tar(n=120)}[kind]()
+    payload = sum(len(s.data) for s in made.samples)
+    room = payload * 2 if part == 1 else int(payload * part)
+    stat, _ = served(ringfeed, run_name, made, *how, "--workers", 2, "--cache-bytes", room)
+    n = len(made.samples)
+    empty = sum(len(s.data) == 0 for s in made.samples)
+    kept = stat["cached_samples"]
+    assert 0 < kept <= n and stat["cached_bytes"] <= room
+    if part == 1:
+        assert kept == n - empty
+    else:
+        assert abs(stat["cached_bytes"] / payload - part) < 0.12
+    # Two epochs may overlap in the rings, so a sample can be read a second time before it is kept.
+    assert kept * (EPOCHS - 2) <= hits(stat) <= kept * (EPOCHS - 1)
+
+
+def test_what_is_kept_is_not_read_again(ringfeed, run_name, make):
+    """The whole dataset is kept, and its files are overwritten in between: later epochs have the old bytes."""
+    made = make.raw(n=300, record_bytes=4096)
+    order = ("--batch", 10, "--shuffle", "full", "--epochs", 3, *made.args)
+    serve = ringfeed.serve(made.path, run_name, *order, "--workers", 1, "--cache-bytes", "4M", "--direct", "off")
+    first = Trainer(ringfeed, run_name, 0, "--limit", 30)  # all of epoch 0; what is prefetched of epoch 1 is kept as well
+    first.ok()
+    until(lambda: ringfeed.json("stat", run_name)["cached_samples"] == 300)
+    reads = sum(w["reads"] for w in ringfeed.json("stat", run_name)["workers"])
+    whole = made.path.read_bytes()
+    with open(made.path, "r+b") as f:
+        f.write(bytes(len(whole)))
+    second = ringfeed.ok("attach", run_name, "--rank", 0, "--limit", 29)
+    assert sum(w["reads"] for w in ringfeed.json("stat", run_name)["workers"]) == reads
+    made.path.write_bytes(whole)
+    last = Trainer(ringfeed, run_name, 0)
+    last.ok()  # the batches in the ring were filled while the file held zeros
+    assert serve.wait() == 0 and second is not None
+
+
+def test_kept_or_not_the_order_is_the_same_while_workers_die(ringfeed, run_name, make):
+    made = make.files(n=200, sizes=(0, 40000))
+    order = ("--ranks", 2, "--batch", 3, "--shuffle", "full", "--epochs", 6, *made.args)
+    serve = ringfeed.serve(made.path, run_name, *order, "--workers", 2, "--cache-bytes", "2M", "--max-restarts", 1000,
+                           env=NO_LEAKS)
+    run = [Trainer(ringfeed, run_name, rank, "--step-ms", 1) for rank in range(2)]
+    rng, kills = random.Random(5), 0
+    while any(t.run.process.poll() is None for t in run):
+        for pid in workers_of(serve):
+            if rng.random() < 0.3:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                    kills += 1
+                except ProcessLookupError:
+                    pass
+        try:
+            run[0].run.process.wait(0.01)
+        except Exception:  # noqa: BLE001 - it goes on
+            pass
+    for t in run:
+        t.ok()
+    assert serve.wait() == 0 and kills > 10
+    assert sorted(line for t in run for line in t.lines()) == sorted(order_lines(ringfeed, made.path, *order))
+
+
+def test_no_room_is_an_error_before_anything_starts(ringfeed, run_name, make):
+    made = make.raw(n=100, record_bytes=100 << 10)
+    free = os.statvfs("/dev/shm")
+    virtual = ("--format", "virtual") if False else ()
+    said = ringfeed.ok("plan", made.path, *made.args, *virtual, "--cache-bytes", "1G")
+    assert "cache_samples" in said and "100" in said
+    assert free.f_bavail >= 0 and not shm_objects()
+
+
+def test_less_than_a_sample_is_said(ringfeed, run_name, make):
+    made = make.raw(n=10, record_bytes=4096)
+    serve = ringfeed.serve(made.path, run_name, *made.args, "--cache-bytes", 100)
+    Trainer(ringfeed, run_name, 0).ok()
+    assert serve.wait() == 0 and "less than one sample" in serve.stderr
