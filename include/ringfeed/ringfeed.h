@@ -293,7 +293,7 @@ typedef struct rf_batch {
     uint32_t n_fields; /* fields of the dataset; 1 and NULL field arrays: the sample is the field */
     uint64_t fixed_bytes;
     const unsigned char *data; /* base address for offsets */
-    uint64_t data_bytes; /* bytes of the batch's region */
+    uint64_t data_bytes; /* that offsets reach from data: the batch's region, or, if resident, more */
     const uint64_t *offsets; /* [n_samples], from data */
     const uint64_t *lengths; /* [n_samples], bytes of the extent */
     const uint64_t *ids; /* [n_samples], dataset indices */
@@ -304,7 +304,10 @@ typedef struct rf_batch {
     const uint64_t *field_offsets, *field_lengths;
     int last; /* nonzero: the last batch of its epoch */
     uint64_t skipped; /* samples that could not be read and were left out (on_error skip) */
-    uint64_t reserved[3];
+    /* Nonzero: the samples lie in the server's resident cache, which other batches and ranks use too: read-only for who
+     * attached writable as well. */
+    uint64_t resident;
+    uint64_t reserved[2];
 } rf_batch;
 
 static inline const unsigned char *rf_batch_sample(const rf_batch *b, uint32_t i)

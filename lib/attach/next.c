@@ -284,8 +284,14 @@ static int describe(struct rf_trainer *t, const struct rfi_slot_shared *slot, rf
         slot->data_offset > c->arena_bytes - slot->footprint || slot->arena >= c->arenas)
         return rfi_trainer_fail(t, EPROTO, "the descriptor of ticket %" PRIu64 " of rank %u is damaged. Stop run '%s'",
                                 t->next, t->ring.rank, t->run.segment.name);
-    unsigned char *arena = t->arena;
-    if (slot->arena != t->local && !(arena = rfi_trainer_arena(t, (uint32_t)slot->arena)))
+    /* References lead out of the arena, so that an address inside a mapping of the arena alone is of no use. */
+    uint64_t to_end = slot->footprint;
+    unsigned char *arena = rfi_run_arena(&t->run, (uint32_t)slot->arena);
+    if (slot->resident)
+        to_end = c->cache_first + c->cache_bytes - rfi_run_arena_offset(c, (uint32_t)slot->arena) - slot->data_offset;
+    else
+        arena = slot->arena == t->local ? t->arena : rfi_trainer_arena(t, (uint32_t)slot->arena);
+    if (!arena)
         return t->err.code;
     rfi_run_arrays(&t->run, t->local, (uint32_t)(t->next % c->depth), &a);
     *b = (rf_batch){.ticket = t->next,
@@ -295,7 +301,8 @@ static int describe(struct rf_trainer *t, const struct rfi_slot_shared *slot, rf
                     .n_fields = c->n_fields,
                     .fixed_bytes = c->fixed_bytes,
                     .data = arena + slot->data_offset,
-                    .data_bytes = slot->footprint,
+                    .data_bytes = to_end,
+                    .resident = slot->resident != 0,
                     .offsets = a.offsets,
                     .lengths = a.lengths,
                     .ids = a.ids,

@@ -63,10 +63,9 @@ static int make_segment(struct rfi_coordinator *c)
 {
     struct rfi_segment s;
     size_t bytes;
-    int rc = rfi_segment_create_sparse(c->o->name, c->plan.size.regions, RFI_N_REGIONS,
-                                       c->plan.size.data_bytes - RFI_HEADER_BYTES,
-                                       c->plan.size.spare_bytes + c->plan.size.cache_bytes, rfi_run_signature(),
-                                       before_touch, c, &s, c->err);
+    int rc = rfi_segment_create_sparse(
+        c->o->name, c->plan.size.regions, RFI_N_REGIONS, c->plan.size.data_bytes - RFI_HEADER_BYTES,
+        c->plan.size.spare_bytes + c->plan.size.cache_bytes, rfi_run_signature(), before_touch, c, &s, c->err);
     if (rc < 0)
         return rc;
     /* The copy comes first: opening the rings reads their nodes. */

@@ -128,7 +128,7 @@ struct rfi_slot_shared {
     uint64_t error_offset, error_sample;
     uint64_t arena; /* number of the arena that data_offset counts in */
     uint32_t skipped; /* samples left out of the batch by the error policy */
-    uint32_t pad2;
+    uint32_t resident; /* offsets lead into the resident cache: the region holds nothing */
     uint64_t pad1[2];
 };
 _Static_assert(sizeof(struct rfi_slot_shared) == 256, "slot");

@@ -87,14 +87,22 @@ int rfi_run_size(struct rfi_config_shared *c, uint64_t dataset_bytes, uint64_t m
 
 uint64_t rfi_run_signature(void)
 {
-    const uint64_t sizes[] = {sizeof(struct rfi_config_shared),   sizeof(struct rfi_coordinator_shared),
-                              sizeof(struct rfi_worker_shared),   sizeof(struct rfi_rank_shared),
-                              sizeof(struct rfi_inflight_shared), sizeof(struct rfi_ring_shared),
-                              sizeof(struct rfi_slot_shared),     sizeof(struct rfi_generation),
-                              sizeof(struct rfi_trainer_shared),  sizeof(struct rfi_bell_shared),
-                              sizeof(struct rfi_recorded),        sizeof(struct rfi_moves_shared),
-                              sizeof(struct rfi_fault),           sizeof(struct rfi_fault_part),
-                              sizeof(struct rfi_history_shared),  sizeof(struct rfi_cache_shared),
+    const uint64_t sizes[] = {sizeof(struct rfi_config_shared),
+                              sizeof(struct rfi_coordinator_shared),
+                              sizeof(struct rfi_worker_shared),
+                              sizeof(struct rfi_rank_shared),
+                              sizeof(struct rfi_inflight_shared),
+                              sizeof(struct rfi_ring_shared),
+                              sizeof(struct rfi_slot_shared),
+                              sizeof(struct rfi_generation),
+                              sizeof(struct rfi_trainer_shared),
+                              sizeof(struct rfi_bell_shared),
+                              sizeof(struct rfi_recorded),
+                              sizeof(struct rfi_moves_shared),
+                              sizeof(struct rfi_fault),
+                              sizeof(struct rfi_fault_part),
+                              sizeof(struct rfi_history_shared),
+                              sizeof(struct rfi_cache_shared),
                               RFI_N_REGIONS};
     uint64_t h = 14695981039346656037u; /* FNV-1a over the words */
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
@@ -127,7 +135,8 @@ static int check_config(struct rfi_run_view *r, struct rfi_error *err)
              r->segment.regions[i].count == size.regions[i].count;
     ok = ok && c.generations_cap == r->config.generations_cap && c.descriptor_stride == r->config.descriptor_stride &&
          c.arena_stride == r->config.arena_stride && c.arena_first == r->config.arena_first &&
-         c.arenas == r->config.arenas && c.cache_first == r->config.cache_first && size.data_bytes <= r->segment.data_bytes;
+         c.arenas == r->config.arenas && c.cache_first == r->config.cache_first &&
+         size.data_bytes <= r->segment.data_bytes;
     if (!ok)
         return rfi_fail(
             err, EPROTO,

@@ -247,8 +247,8 @@ int rfi_segment_populate(struct rfi_segment *s, uint64_t offset, uint64_t bytes,
         errno = rc;
     }
     if (rc)
-        return rfi_fail(err, ENOSPC, "no room in /dev/shm for %" PRIu64 " bytes more: %s. Enlarge it",
-                        bytes, strerror(errno));
+        return rfi_fail(err, ENOSPC, "no room in /dev/shm for %" PRIu64 " bytes more: %s. Enlarge it", bytes,
+                        strerror(errno));
     return 0;
 }
 

@@ -132,18 +132,19 @@ int rfi_room_check(uint64_t bytes, uint64_t memory_bytes, struct rfi_error *err)
         return rfi_fail(err, ENOSPC,
                         "not enough room in /dev/shm: %" PRIu64 " bytes are needed, %" PRIu64 " of %" PRIu64
                         " are free. Enlarge it (mount -o remount,size=…; docker run --shm-size=…), lower "
-                        "--prefetch, --ring-bytes or --batch, or remove dead runs with `ringfeed gc`",
+                        "--cache-bytes, --prefetch, --ring-bytes or --batch, or remove dead runs with `ringfeed gc`",
                         bytes, shm_free, shm_size);
     uint64_t cgroup = rfi_room_cgroup(), machine = rfi_room_available();
     if (memory_bytes > machine)
         return rfi_fail(err, ENOSPC,
                         "not enough memory: %" PRIu64 " bytes are needed, %" PRIu64
-                        " are available. Lower --prefetch, --ring-bytes, --batch or --queue-depth",
+                        " are available. Lower --cache-bytes, --prefetch, --ring-bytes, --batch or --queue-depth",
                         memory_bytes, machine);
     if (memory_bytes > cgroup)
-        return rfi_fail(err, ENOSPC,
-                        "not enough memory in this control group: %" PRIu64 " bytes are needed, %" PRIu64
-                        " are allowed. Raise the group's limit or lower --prefetch, --ring-bytes or --batch",
-                        memory_bytes, cgroup);
+        return rfi_fail(
+            err, ENOSPC,
+            "not enough memory in this control group: %" PRIu64 " bytes are needed, %" PRIu64
+            " are allowed. Raise the group's limit or lower --cache-bytes, --prefetch, --ring-bytes or --batch",
+            memory_bytes, cgroup);
     return 0;
 }

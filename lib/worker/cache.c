@@ -18,6 +18,8 @@ int rfi_cache_open(struct rfi_cache *c, struct rfi_run_view *run, const struct r
     if (!rfi_cache_region(run, &c->region))
         return 0;
     c->on = true;
+    c->refers =
+        f->fixed_bytes == 0 && f->on_error == RF_ON_ERROR_RAISE && !f->mirrors && !f->verify && !f->faults_loaded;
     c->base = run->segment.data + f->cache_first;
     return rfi_cache_map_init(&c->map, d, &size, c->region.places, err);
 }
@@ -28,6 +30,27 @@ static bool place_of(const struct rfi_jobs *j, uint64_t k, uint64_t bytes, uint6
     uint64_t room = j->run->config.cache_bytes;
     *ret = rfi_cache_place(&j->cache.map, k);
     return *ret <= room && bytes <= room - *ret;
+}
+
+static uint32_t count_empty(const struct rfi_batch_plan *p)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < p->n_samples; i++)
+        n += p->lengths[i] == 0;
+    return n;
+}
+
+/* Everything is there, and samples of varying size are no tensor: the batch says where, and nothing is copied. */
+static void refer(struct rfi_jobs *j, struct rfi_job *job)
+{
+    const uint64_t *ids = j->contents[job->ring].ids;
+    const unsigned char *region = rfi_job_region(j, job); /* arenas lie before the cache */
+    for (uint32_t i = 0; i < job->n_samples; i++)
+        if (job->kept[i])
+            job->plan.offsets[i] = (uint64_t)(j->cache.base - region) +
+                                   rfi_cache_place(&j->cache.map, rfi_cache_find(&j->cache.map, ids[i]));
+    job->resident = true;
+    atomic_fetch_add_explicit(&j->record->cached, job->n_samples, memory_order_relaxed);
 }
 
 int rfi_cache_look(struct rfi_jobs *j, struct rfi_job *job)
@@ -48,7 +71,10 @@ int rfi_cache_look(struct rfi_jobs *j, struct rfi_job *job)
     }
     if (n == 0)
         return 0;
-    job->copies_left = n;
+    if (c->refers && n + count_empty(&job->plan) == job->n_samples)
+        refer(j, job);
+    else
+        job->copies_left = n;
     rfi_plan_omit(&job->plan, j->run->config.align, rfi_dataset_fixed_bytes(j->setup->dataset) != 0, job->kept);
     return 0;
 }

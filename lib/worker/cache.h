@@ -10,6 +10,7 @@ struct rfi_job;
 
 struct rfi_cache {
     bool on;
+    bool refers; /* batches of kept samples may be references: nothing is ever written in their places */
     struct rfi_cache_map map;
     struct rfi_cache_region region;
     unsigned char *base;

@@ -53,6 +53,7 @@ struct rfi_job {
     uint32_t in_flight;
     uint8_t *kept; /* [batch] samples that come from the resident cache; NULL until one is looked for */
     uint32_t copies_left; /* of them that are not in their places yet */
+    bool resident; /* all are, and the batch refers to them where they lie */
     bool writing; /* our bit is set in the slot's writers mask */
     /* First failure. */
     int error;

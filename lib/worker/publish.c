@@ -71,6 +71,7 @@ void rfi_publish_describe(struct rfi_jobs *j, struct rfi_job *job, uint64_t epoc
     slot->footprint = job->claim.footprint;
     slot->arena = rfi_arena_number(&job->claim.generation);
     slot->last = job->last;
+    slot->resident = job->resident;
     slot->claimed_ns = job->claimed_ns;
     slot->worker = j->worker;
     slot->remote = j->setup->ring_node[job->ring] != j->setup->worker_node;

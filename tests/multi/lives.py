@@ -44,7 +44,7 @@ class Variant:
 
 VARIANTS = {
     "uring": Variant("--engine", "uring", "--direct", "off", share=0.5, must=WORKER_POINTS + TRAINER_POINTS + PARENT_POINTS),
-    "direct": Variant("--engine", "uring", "--direct", "on", "--prefetch", 3, share=0.3),
+    "direct": Variant("--engine", "uring", "--direct", "on", "--prefetch", 3, "--cache-bytes", "6M", share=0.3),
     "adaptive": Variant("--engine", "pread", "--strategy", "adaptive", ranks=3, epochs=2, steps=(2, 2, 40), share=0.2, gated=True,
                         must=GATED_POINTS),
 }

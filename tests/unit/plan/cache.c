@@ -151,7 +151,11 @@ static void make_batch(uint64_t n, uint64_t fixed)
             file++, at = rng(9000);
         if (!fixed && rng(5) == 0)
             at += rng(5000);
-        batch[i] = (struct rfi_extent){.file = file, .offset = at, .bytes = fixed ? fixed : rng(3) ? rng(30000) : rng(3)};
+        batch[i] = (struct rfi_extent){.file = file,
+                                       .offset = at,
+                                       .bytes = fixed    ? fixed
+                                                : rng(3) ? rng(30000)
+                                                         : rng(3)};
         at += batch[i].bytes;
     }
 }
