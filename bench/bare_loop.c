@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "segment/pages.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -80,23 +81,15 @@ static int open_files(struct loop *l)
     return 0;
 }
 
-/* As ringfeed's arenas: shared memory, huge pages where the system gives them, touched beforehand. */
+/* As ringfeed's arenas: shared memory, made by the same function, so with huge pages where the kernel has them. */
 static int map_memory(struct loop *l)
 {
     uint64_t bytes = rfi_align_up(l->o->buffer_bytes, HUGE);
     int fd = memfd_create("bare_loop", MFD_CLOEXEC);
-    if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0)
+    if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0 || !(l->memory = rfi_pages_map(fd, bytes, PROT_READ | PROT_WRITE)) ||
+        rfi_pages_populate(fd, l->memory, 0, bytes) < 0)
         return complain("memory", errno);
-    unsigned char *p = mmap(NULL, bytes + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
-        return complain("memory", errno);
-    p = (unsigned char *)rfi_align_up((uint64_t)(uintptr_t)p, HUGE);
-    l->memory = mmap(p, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
     close(fd);
-    if (l->memory == MAP_FAILED)
-        return complain("memory", errno);
-    madvise(l->memory, bytes, MADV_HUGEPAGE);
-    memset(l->memory, 0, bytes);
     return 0;
 }
 
