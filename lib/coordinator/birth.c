@@ -234,7 +234,7 @@ static int make_queues(struct rfi_coordinator *c)
     int rc = open_readers(c, &engine);
     if (rc < 0)
         return rc;
-    bool hedged = f->hedge_ms && engine == RF_ENGINE_URING;
+    bool hedged = f->hedge_ms && rfi_reader_overlaps(&c->readers[0]);
     if (f->hedge_ms && !hedged)
         rfi_log(RFI_LOG_WARNING, "--hedge-ms does nothing here: the engine %s reads one after the other",
                 c->readers[0].ops->name);

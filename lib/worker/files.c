@@ -40,11 +40,18 @@ int rfi_files_init(struct rfi_files *f, const struct rfi_dataset *d, bool direct
     return 0;
 }
 
+static void close_file(struct rfi_files *f, struct rfi_open_file *o)
+{
+    if (f->reader && f->reader->ops->forget)
+        f->reader->ops->forget(f->reader, o->fd);
+    close(o->fd);
+}
+
 void rfi_files_fini(struct rfi_files *f)
 {
     for (uint32_t i = 0; i < f->used; i++)
         if (i != f->spare && f->slots[i].fd >= 0)
-            close(f->slots[i].fd);
+            close_file(f, &f->slots[i]);
     free(f->slots);
     free(f->heads);
 }
@@ -99,7 +106,7 @@ static uint32_t take_slot(struct rfi_files *f)
         return f->used++;
     for (uint32_t i = f->oldest; i != NONE; i = f->slots[i].newer)
         if (f->slots[i].users == 0) {
-            close(f->slots[i].fd);
+            close_file(f, &f->slots[i]);
             unlink_lru(f, i);
             unhash(f, i);
             return i;

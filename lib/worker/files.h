@@ -27,6 +27,7 @@ struct rfi_files {
     struct rfi_open_file *slots;
     uint32_t *heads;
     uint32_t newest, oldest;
+    struct rfi_reader *reader; /* is told before a descriptor is closed; NULL: nobody is */
     uint32_t spare; /* an emptied slot, or none */
 };
 

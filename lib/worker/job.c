@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/failpoint.h"
+#include "worker/copy.h"
 #include "worker/hedge.h"
 #include "worker/publish.h"
 #include "worker/repair.h"
@@ -34,7 +35,8 @@ int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint
     for (uint32_t i = 0; i < c->queue_depth; i++)
         j->flights[i].next_free = i + 1 < c->queue_depth ? i + 1 : NONE;
     int rc = rfi_files_init(&j->files, setup->dataset, c->direct, c->align, setup->mirrors, c->mirrors);
-    if (c->engine == RF_ENGINE_URING) /* the others read one after the other: nothing would overtake */
+    j->files.reader = j->reader;
+    if (rfi_reader_overlaps(j->reader)) /* the others read one after the other: nothing would overtake */
         j->hedge_ns = (uint64_t)c->hedge_ms * 1000000u;
     j->files.whole = c->on_error == RF_ON_ERROR_RAISE && !c->mirrors;
     for (uint32_t i = 0; rc == 0 && i < c->ranks; i++)
@@ -278,6 +280,9 @@ void rfi_jobs_issue(struct rfi_jobs *j)
         struct rfi_job *job = &j->jobs[i];
         if (!job->used)
             continue;
+        if (!job->copied && !job->error && j->reader->ops->at_once)
+            rfi_job_copy(j, job);
+        job->copied = true;
         while (!all_issued(job) && may_issue(j))
             if (!issue_piece(j, job))
                 break;

@@ -50,6 +50,7 @@ struct rfi_job {
     uint32_t run;
     uint64_t issued;
     uint32_t in_flight;
+    bool copied; /* what could be copied is: the plan's runs are what is left */
     bool writing; /* our bit is set in the slot's writers mask */
     /* First failure. */
     int error;

@@ -249,7 +249,7 @@ static int open_and_run(struct options *o)
 
 int verb_plan(int argc, char **argv)
 {
-    static const char *const engines[] = {"auto", "uring", "pread", "null", NULL};
+    static const char *const engines[] = {"auto", "uring", "pread", "null", "mapped", NULL};
     static const char *const switches[] = {"auto", "on", "off", NULL};
     struct options o = {.spares = RFI_SPARES_CHOSEN, .replication = 1};
     const struct cli_option own[] = {

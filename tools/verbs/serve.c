@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char *const engines[] = {"auto", "uring", "pread", "null", NULL};
+static const char *const engines[] = {"auto", "uring", "pread", "null", "mapped", NULL};
 static const char *const switches[] = {"auto", "on", "off", NULL};
 static const char *const dead_rank[] = {"wait", "redistribute", NULL};
 static const char *const on_errors[] = {"raise", "skip", "replace", NULL};

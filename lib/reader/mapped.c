@@ -1,0 +1,153 @@
+/* The mapped engine: what is in the page cache is copied from a mapping of the file, at once; everything else goes to
+ * the queue of another engine (io_uring, or pread where that is forbidden), which is all that the parent ever sees of
+ * it. So a dead worker leaves nothing behind that io_uring alone would not: a copy is over when its process is.
+ *
+ * A read that fails in a copy is not an error yet: it goes to the queue like one that is not in memory, and what the
+ * system says there is what the caller hears. So a file that was cut, or a page that the device cannot give, looks the
+ * same through every engine. */
+#include "reader/guard.h"
+#include "reader/maps.h"
+#include "reader/reader.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+
+struct mapped {
+    struct rfi_reader cold; /* whatever cannot be copied */
+    struct rfi_maps maps; /* of the process that copies; the parent's is empty */
+};
+
+static void follow(struct rfi_reader *r)
+{
+    const struct mapped *m = r->state;
+    r->in_flight = m->cold.in_flight;
+    r->submits = m->cold.submits;
+}
+
+static int mapped_open(struct rfi_reader *r, uint32_t depth, struct rfi_error *err)
+{
+    struct mapped *m = calloc(1, sizeof *m);
+    if (!m)
+        return rfi_fail(err, ENOMEM, "reader: no memory for a queue of %u reads. Free some memory", depth);
+    int rc = rfi_reader_open_queue(&m->cold, depth, err);
+    if (rc < 0) {
+        free(m);
+        return rc;
+    }
+    r->state = m;
+    return 0;
+}
+
+/* One system call that does not wait, for files that are not mapped. */
+static int32_t ask(struct mapped *m, const struct rfi_read *read)
+{
+    struct iovec v = {read->dest, read->bytes};
+    if (!rfi_maps_ask(&m->maps, read->fd))
+        return -EAGAIN;
+    m->cold.submits++;
+    return preadv2(read->fd, &v, 1, (off_t)read->offset, RWF_NOWAIT) == (ssize_t)read->bytes ? (int32_t)read->bytes
+                                                                                             : -EAGAIN;
+}
+
+static int32_t result_of(struct mapped *m, const struct rfi_read *read, const struct rfi_copy *c)
+{
+    if (!c->from)
+        return read->bytes ? ask(m, read) : -EAGAIN;
+    if (c->result == RFI_COPY_TARGET)
+        return -EFAULT;
+    if (c->result == RFI_COPY_SOURCE)
+        rfi_maps_avoid(&m->maps, read->fd);
+    return c->result >= 0 && rfi_maps_whole(&m->maps, read->fd, read->offset + read->bytes) ? c->result : -EAGAIN;
+}
+
+static void mapped_at_once(struct rfi_reader *r, const struct rfi_read *reads, uint32_t n, int32_t *results)
+{
+    struct mapped *m = r->state;
+    struct rfi_copy copies[RFI_AT_ONCE_MOST];
+    bool any = false;
+    for (uint32_t i = 0; i < n; i++) {
+        copies[i].from = reads[i].bytes ? rfi_maps_find(&m->maps, reads[i].fd, reads[i].offset, reads[i].bytes) : NULL;
+        copies[i].to = reads[i].dest;
+        copies[i].bytes = reads[i].bytes;
+        any |= copies[i].from != NULL;
+    }
+    if (any && rfi_guard_copy(copies, n) < 0)
+        for (uint32_t i = 0; i < n; i++)
+            copies[i].from = NULL;
+    else if (any)
+        rfi_maps_settle(&m->maps);
+    for (uint32_t i = 0; i < n; i++)
+        results[i] = result_of(m, &reads[i], &copies[i]);
+    follow(r);
+}
+
+static void mapped_forget(struct rfi_reader *r, int fd)
+{
+    struct mapped *m = r->state;
+    rfi_maps_forget(&m->maps, fd);
+}
+
+static void mapped_queue(struct rfi_reader *r, const struct rfi_read *read)
+{
+    struct mapped *m = r->state;
+    m->cold.ops->queue(&m->cold, read);
+    follow(r);
+}
+
+static int mapped_submit(struct rfi_reader *r)
+{
+    struct mapped *m = r->state;
+    int rc = m->cold.ops->submit(&m->cold);
+    follow(r);
+    return rc;
+}
+
+static int mapped_reap(struct rfi_reader *r, struct rfi_completion *ret, uint32_t cap, uint64_t wait_ns)
+{
+    struct mapped *m = r->state;
+    int n = m->cold.ops->reap(&m->cold, ret, cap, wait_ns);
+    follow(r);
+    return n;
+}
+
+static int mapped_drain(struct rfi_reader *r, void (*seen)(void *ctx, uint32_t tag, int32_t result), void *ctx)
+{
+    struct mapped *m = r->state;
+    int rc = m->cold.ops->drain(&m->cold, seen, ctx);
+    follow(r);
+    return rc;
+}
+
+static int mapped_drain_fd(const struct rfi_reader *r)
+{
+    const struct mapped *m = r->state;
+    return m->cold.ops->drain_fd(&m->cold);
+}
+
+static void mapped_close(struct rfi_reader *r)
+{
+    struct mapped *m = r->state;
+    if (!m)
+        return;
+    m->cold.ops->close(&m->cold);
+    rfi_maps_fini(&m->maps);
+    free(m);
+    r->state = NULL;
+    r->in_flight = 0;
+}
+
+const struct rfi_reader_ops rfi_reader_mapped = {
+    .name = "mapped",
+    .open = mapped_open,
+    .at_once = mapped_at_once,
+    .forget = mapped_forget,
+    .queue = mapped_queue,
+    .submit = mapped_submit,
+    .reap = mapped_reap,
+    .drain = mapped_drain,
+    .drain_fd = mapped_drain_fd,
+    .abandon = mapped_close,
+    .close = mapped_close,
+};
