@@ -11,9 +11,12 @@
  * the next sample begins. Measured on 2 KiB samples out of 2 GiB: 0.47 us a sample without, 0.33 with. */
 enum { AHEAD = 4, AHEAD_LINES = 8, LINE = 64 };
 
+const unsigned char rfi_copy_no_source[1], rfi_copy_no_target[1];
+
 struct guard {
     sigjmp_buf back;
-    struct rfi_copy *running; /* the copy under way */
+    const struct rfi_read *read; /* the copy under way; NULL: none */
+    const unsigned char **from;
 };
 
 static _Thread_local struct guard *volatile active;
@@ -41,12 +44,12 @@ static void pass_on(int sig, siginfo_t *info, void *context)
 static void on_fault(int sig, siginfo_t *info, void *context)
 {
     struct guard *g = active;
-    struct rfi_copy *c = g ? g->running : NULL;
-    if (c && info->si_code > 0 && inside(info->si_addr, c->from, c->bytes))
-        c->result = RFI_COPY_SOURCE;
-    else if (c && info->si_code > 0 && inside(info->si_addr, c->to, c->bytes))
-        c->result = RFI_COPY_TARGET;
-    else {
+    const struct rfi_read *read = g && info->si_code > 0 ? g->read : NULL; /* not one that somebody sent */
+    if (read && inside(info->si_addr, *g->from, read->bytes)) {
+        *g->from = rfi_copy_no_source;
+    } else if (read && inside(info->si_addr, read->dest, read->bytes)) {
+        *g->from = rfi_copy_no_target;
+    } else {
         pass_on(sig, info, context);
         return;
     }
@@ -65,36 +68,41 @@ static int install(void)
     return 0;
 }
 
-static void prefetch(const struct rfi_copy *c)
+static inline void prefetch(const unsigned char *from)
 {
-    for (uint32_t at = 0; c->from && at < AHEAD_LINES * LINE && at < c->bytes; at += LINE)
-        __builtin_prefetch(c->from + at, 0, 3);
+#pragma GCC unroll 8
+    for (int line = 0; line < AHEAD_LINES; line++) /* of NULL, or behind the end: a prefetch never faults */
+        __builtin_prefetch(from + line * LINE, 0, 3);
 }
 
-int rfi_guard_copy(struct rfi_copy *copies, uint32_t n)
+static inline void copy_one(struct guard *g, const struct rfi_read *read, const unsigned char **from)
 {
-    struct guard g = {.running = NULL};
-    struct rfi_copy *volatile next = copies; /* survives the jump */
+    g->read = read;
+    g->from = from;
+    atomic_signal_fence(memory_order_seq_cst); /* the handler may look from here on */
+    memcpy(read->dest, *from, read->bytes);
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+int rfi_guard_copy(const struct rfi_read *reads, const unsigned char **from, uint32_t n)
+{
+    struct guard g = {.read = NULL};
+    volatile int failed = 0; /* survives the jump */
+    uint32_t i = 0;
     int rc = install();
     if (rc < 0)
         return rc;
-    for (uint32_t i = 0; i < n && i < AHEAD; i++)
-        prefetch(&copies[i]);
-    sigsetjmp(g.back, 0);
+    for (; i < n && i < AHEAD; i++)
+        prefetch(from[i]);
+    if (sigsetjmp(g.back, 0) != 0)
+        failed = failed + 1;
     active = &g;
-    while (next < copies + n) {
-        struct rfi_copy *c = next++;
-        if (c + AHEAD < copies + n)
-            prefetch(c + AHEAD);
-        if (!c->from)
-            continue;
-        c->result = (int32_t)c->bytes;
-        g.running = c;
-        atomic_signal_fence(memory_order_seq_cst);
-        memcpy(c->to, c->from, c->bytes);
-        atomic_signal_fence(memory_order_seq_cst);
-        g.running = NULL;
+    for (i = g.read ? (uint32_t)(g.read - reads) + 1 : 0; i < n; i++) { /* after a jump: behind the one that failed */
+        if (n - i > AHEAD)
+            prefetch(from[i + AHEAD]);
+        if (from[i])
+            copy_one(&g, &reads[i], &from[i]);
     }
     active = NULL;
-    return 0;
+    return failed;
 }

@@ -4,17 +4,11 @@
  * signal before. It is installed by the first guarded copy of a process: workers have it, nobody else does. */
 #pragma once
 
-#include <stddef.h>
-#include <stdint.h>
+#include "reader/reader.h"
 
-struct rfi_copy {
-    const unsigned char *from; /* NULL: nothing is to be copied */
-    unsigned char *to;
-    uint32_t bytes;
-    int32_t result; /* bytes, RFI_COPY_SOURCE or RFI_COPY_TARGET */
-};
+/* Where a copy comes from, and instead of that what became of it. NULL: nothing is to be copied. */
+extern const unsigned char rfi_copy_no_source[], rfi_copy_no_target[]; /* the one that could not be touched */
 
-enum { RFI_COPY_SOURCE = -1, RFI_COPY_TARGET = -2 }; /* which of the two could not be touched */
-
-/* Makes every copy of the list and sets its result. 0, or a negative errno when the handler cannot be installed. */
-int rfi_guard_copy(struct rfi_copy *copies, uint32_t n);
+/* Copies reads[i].bytes from from[i] to reads[i].dest. Returns how many failed (their from[i] says why), or a negative
+ * errno when the handler cannot be installed: then nothing was done. */
+int rfi_guard_copy(const struct rfi_read *reads, const unsigned char **from, uint32_t n);

@@ -51,36 +51,77 @@ static int32_t ask(struct mapped *m, const struct rfi_read *read)
                                                                                              : -EAGAIN;
 }
 
-static int32_t result_of(struct mapped *m, const struct rfi_read *read, const struct rfi_copy *c)
+struct sources {
+    const unsigned char *from[RFI_AT_ONCE_MOST];
+    uint32_t cold; /* how many have none */
+    bool one_file;
+};
+
+/* Where the reads are to be copied from. What lies in one HOT chunk, or two, of the file of the read before takes a few
+ * instructions. */
+static void find_sources(struct mapped *m, const struct rfi_read *reads, uint32_t n, struct sources *s)
 {
-    if (!c->from)
-        return read->bytes ? ask(m, read) : -EAGAIN;
-    if (c->result == RFI_COPY_TARGET)
-        return -EFAULT;
-    if (c->result == RFI_COPY_SOURCE)
-        rfi_maps_avoid(&m->maps, read->fd);
-    return c->result >= 0 && rfi_maps_whole(&m->maps, read->fd, read->offset + read->bytes) ? c->result : -EAGAIN;
+    const struct rfi_map *f = NULL;
+    int fd = -1;
+    s->cold = 0;
+    s->one_file = true;
+    for (uint32_t i = 0; i < n; i++) {
+        const struct rfi_read *read = &reads[i];
+        if (read->fd != fd) {
+            s->one_file &= i == 0;
+            fd = read->fd;
+            f = rfi_maps_of(&m->maps, fd);
+        }
+        uint64_t first = read->offset / RFI_MAP_CHUNK, end = read->offset + read->bytes;
+        if (f && end > read->offset && end <= f->bytes && end <= (first + 2) * RFI_MAP_CHUNK &&
+            rfi_maps_hot(&m->maps, f, first) &&
+            (end <= (first + 1) * RFI_MAP_CHUNK || rfi_maps_hot(&m->maps, f, first + 1))) {
+            s->from[i] = f->base + read->offset;
+            continue;
+        }
+        s->from[i] = rfi_maps_look(&m->maps, fd, read->offset, read->bytes);
+        s->cold += s->from[i] == NULL;
+        f = rfi_maps_of(&m->maps, fd);
+    }
 }
 
-static void mapped_at_once(struct rfi_reader *r, const struct rfi_read *reads, uint32_t n, int32_t *results)
+static bool files_whole(struct mapped *m, const struct rfi_read *reads, uint32_t n)
+{
+    bool whole = true;
+    for (uint32_t i = 0; i < n; i++)
+        whole &= rfi_maps_whole(&m->maps, reads[i].fd);
+    return whole;
+}
+
+static int32_t result_of(struct mapped *m, const struct rfi_read *read, const unsigned char *from)
+{
+    if (!from)
+        return ask(m, read);
+    if (from == rfi_copy_no_target)
+        return -EFAULT;
+    if (from == rfi_copy_no_source)
+        rfi_maps_avoid(&m->maps, read->fd);
+    return rfi_maps_whole(&m->maps, read->fd) ? (int32_t)read->bytes : -EAGAIN;
+}
+
+static uint32_t mapped_at_once(struct rfi_reader *r, const struct rfi_read *reads, uint32_t n, int32_t *results)
 {
     struct mapped *m = r->state;
-    struct rfi_copy copies[RFI_AT_ONCE_MOST];
-    bool any = false;
+    struct sources s;
+    uint32_t refused = 0;
+    find_sources(m, reads, n, &s);
+    int failed = s.cold < n ? rfi_guard_copy(reads, s.from, n) : 0;
+    if (failed < 0)
+        memset(s.from, 0, sizeof s.from);
+    rfi_maps_settle(&m->maps);
+    if (s.cold == 0 && failed == 0 && files_whole(m, reads, s.one_file ? 1 : n))
+        return 0;
     for (uint32_t i = 0; i < n; i++) {
-        copies[i].from = reads[i].bytes ? rfi_maps_find(&m->maps, reads[i].fd, reads[i].offset, reads[i].bytes) : NULL;
-        copies[i].to = reads[i].dest;
-        copies[i].bytes = reads[i].bytes;
-        any |= copies[i].from != NULL;
+        results[i] = result_of(m, &reads[i], s.from[i]);
+        refused += results[i] != (int32_t)reads[i].bytes;
     }
-    if (any && rfi_guard_copy(copies, n) < 0)
-        for (uint32_t i = 0; i < n; i++)
-            copies[i].from = NULL;
-    else if (any)
-        rfi_maps_settle(&m->maps);
-    for (uint32_t i = 0; i < n; i++)
-        results[i] = result_of(m, &reads[i], &copies[i]);
     follow(r);
+    return refused;
 }
 
 static void mapped_forget(struct rfi_reader *r, int fd)

@@ -161,19 +161,19 @@ static bool warm(struct rfi_maps *m, struct rfi_map *f, int fd, uint64_t chunk, 
     return there;
 }
 
-const unsigned char *rfi_maps_find(struct rfi_maps *m, int fd, uint64_t offset, uint32_t n)
+const unsigned char *rfi_maps_look(struct rfi_maps *m, int fd, uint64_t offset, uint32_t n)
 {
     struct rfi_map *f = file_of(m, fd);
     uint64_t end;
+    if (m->round == 0)
+        m->round = 1;
     if (!f || f->never || (!f->base && !map(f, fd)))
         return NULL;
     if (rfi_add_over(offset, n, &end) || end > f->bytes)
         return NULL;
-    if (m->round == 0)
-        m->round = 1;
     for (uint64_t c = offset / RFI_MAP_CHUNK; c * RFI_MAP_CHUNK < end; c++) {
         uint64_t from = rfi_max(offset, c * RFI_MAP_CHUNK), to = rfi_min(end, (c + 1) * RFI_MAP_CHUNK);
-        if (f->chunks[c] >> 16 != m->round && !warm(m, f, fd, c, from, to))
+        if (!rfi_maps_hot(m, f, c) && !warm(m, f, fd, c, from, to))
             return NULL;
     }
     return f->base + offset;
@@ -204,16 +204,15 @@ void rfi_maps_settle(struct rfi_maps *m)
     next_round(m);
 }
 
-bool rfi_maps_whole(struct rfi_maps *m, int fd, uint64_t end)
+bool rfi_maps_whole(struct rfi_maps *m, int fd)
 {
     struct rfi_map *f = &m->files[fd];
     struct stat st;
     if (f->list != m->list) {
         f->list = m->list;
-        f->bytes_now = fstat(fd, &st) == 0 ? (uint64_t)st.st_size : 0;
-        f->never |= f->bytes_now < f->bytes;
+        f->never |= fstat(fd, &st) < 0 || (uint64_t)st.st_size < f->bytes;
     }
-    return end <= f->bytes_now;
+    return !f->never;
 }
 
 void rfi_maps_avoid(struct rfi_maps *m, int fd)

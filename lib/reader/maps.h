@@ -8,6 +8,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum { RFI_MAP_CHUNK = 2 << 20 };
@@ -15,9 +16,8 @@ enum { RFI_MAP_CHUNK = 2 << 20 };
 struct rfi_map {
     unsigned char *base; /* NULL: not mapped */
     uint64_t bytes; /* of the file when it was mapped */
-    uint64_t bytes_now; /* when a list was looked at last */
     uint32_t *chunks; /* [bytes / RFI_MAP_CHUNK, rounded up]; see maps.c */
-    uint32_t list; /* the list of bytes_now */
+    uint32_t list; /* the last one after which its size was asked for */
     uint32_t uses; /* reads asked for before it was mapped */
     bool looked; /* at the descriptor: the next three are known */
     bool buffered; /* a regular file, not opened with O_DIRECT */
@@ -34,7 +34,19 @@ struct rfi_maps {
 };
 
 /* Where bytes [offset, offset + n) of the file, n > 0, can be copied from now without waiting, or NULL. */
-const unsigned char *rfi_maps_find(struct rfi_maps *m, int fd, uint64_t offset, uint32_t n);
+const unsigned char *rfi_maps_look(struct rfi_maps *m, int fd, uint64_t offset, uint32_t n);
+
+/* Whether the chunk can be copied from as it is. */
+static inline bool rfi_maps_hot(const struct rfi_maps *m, const struct rfi_map *f, uint64_t chunk)
+{
+    return f->chunks[chunk] >> 16 == m->round;
+}
+
+/* The mapping of a descriptor, or NULL. */
+static inline const struct rfi_map *rfi_maps_of(const struct rfi_maps *m, int fd)
+{
+    return (uint32_t)fd < m->cap && m->files[fd].base && !m->files[fd].never ? &m->files[fd] : NULL;
+}
 
 /* Whether it is worth asking the system for bytes of this file that are in the page cache: it has no mapping. */
 bool rfi_maps_ask(const struct rfi_maps *m, int fd);
@@ -42,9 +54,9 @@ bool rfi_maps_ask(const struct rfi_maps *m, int fd);
 /* After the copies of a list, before the questions below: learns from the faults they caused. */
 void rfi_maps_settle(struct rfi_maps *m);
 
-/* Whether the file still has `end` bytes; one system call a file and list. What was copied from the last page of a file
- * that was cut would be zeros that nobody wrote. */
-bool rfi_maps_whole(struct rfi_maps *m, int fd, uint64_t end);
+/* Whether the file is still as long as its mapping; one system call a file and list. What was copied from the last page
+ * of a file that was cut would be zeros that nobody wrote. */
+bool rfi_maps_whole(struct rfi_maps *m, int fd);
 
 /* A copy from this file failed: it is not copied from any more. */
 void rfi_maps_avoid(struct rfi_maps *m, int fd);

@@ -35,10 +35,10 @@ struct rfi_reader_ops {
     const char *name;
     /* Makes the queue (in the parent). `depth` entries at most in flight. */
     int (*open)(struct rfi_reader *r, uint32_t depth, struct rfi_error *err);
-    /* Reads of the list (at most RFI_AT_ONCE_MOST) that need no waiting are made now, each as a whole or not at all:
-     * results are the bytes asked for, -EAGAIN for one that is to be queued, or another negative errno. NULL: the
-     * engine has only a queue. */
-    void (*at_once)(struct rfi_reader *r, const struct rfi_read *reads, uint32_t n, int32_t *results);
+    /* Reads of the list (at most RFI_AT_ONCE_MOST, none of 0 bytes) that need no waiting are made now, each as a whole or
+     * not at all. Returns how many were not. Only when that is not 0 are results set: the bytes asked for, -EAGAIN for a
+     * read that is to be queued, or another negative errno. NULL: the engine has only a queue. */
+    uint32_t (*at_once)(struct rfi_reader *r, const struct rfi_read *reads, uint32_t n, int32_t *results);
     /* The descriptor is about to be closed, and no read of it is in flight. NULL: nothing is kept of it. */
     void (*forget)(struct rfi_reader *r, int fd);
     /* Queues one read; never more than depth between queue and reap. Never blocks (pread: reads). */
