@@ -26,18 +26,23 @@ static void follow(struct rfi_reader *r)
     r->submits = m->cold.submits;
 }
 
-static int mapped_open(struct rfi_reader *r, uint32_t depth, struct rfi_error *err)
+static int open_over(struct rfi_reader *r, rf_engine queue, uint32_t depth, struct rfi_error *err)
 {
     struct mapped *m = calloc(1, sizeof *m);
     if (!m)
         return rfi_fail(err, ENOMEM, "reader: no memory for a queue of %u reads. Free some memory", depth);
-    int rc = rfi_reader_open_queue(&m->cold, depth, err);
+    int rc = rfi_reader_open(&m->cold, queue, depth, err);
     if (rc < 0) {
         free(m);
         return rc;
     }
     r->state = m;
     return 0;
+}
+
+static int mapped_open(struct rfi_reader *r, uint32_t depth, struct rfi_error *err)
+{
+    return open_over(r, RF_ENGINE_AUTO, depth, err);
 }
 
 /* One system call that does not wait, for files that are not mapped. */
@@ -192,3 +197,13 @@ const struct rfi_reader_ops rfi_reader_mapped = {
     .abandon = mapped_close,
     .close = mapped_close,
 };
+
+int rfi_reader_open_mapped(struct rfi_reader *r, rf_engine queue, uint32_t depth, struct rfi_error *err)
+{
+    memset(r, 0, sizeof *r);
+    r->depth = depth;
+    int rc = open_over(r, queue, depth, err);
+    if (rc == 0)
+        r->ops = &rfi_reader_mapped;
+    return rc;
+}

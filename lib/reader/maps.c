@@ -4,6 +4,7 @@
 #include "reader/maps.h"
 
 #include "base/bytes.h"
+#include "reader/reader.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -237,4 +238,22 @@ void rfi_maps_fini(struct rfi_maps *m)
         rfi_maps_forget(m, (int)i);
     free(m->files);
     *m = (struct rfi_maps){0};
+}
+
+int rfi_reader_resident(int fd, uint64_t offset, uint32_t bytes)
+{
+    struct stat st;
+    uint64_t start = rfi_align_down(offset, PAGE), end;
+    unsigned char vec[RFI_MAP_CHUNK / PAGE];
+    if (rfi_add_over(offset, rfi_min(bytes, RFI_MAP_CHUNK - PAGE), &end) || fstat(fd, &st) < 0 ||
+        !S_ISREG(st.st_mode) || end > (uint64_t)st.st_size)
+        return -1;
+    if (!may_ask(fd, &st)) /* a direct read does not wait either, but it says nothing of memory */
+        return fcntl(fd, F_GETFL) & O_DIRECT ? -1 : probe(fd, offset, end);
+    void *p = mmap(NULL, end - start, PROT_READ, MAP_SHARED, fd, (off_t)start);
+    if (p == MAP_FAILED)
+        return -1;
+    int rc = mincore(p, end - start, vec) == 0 ? all_there(vec, rfi_div_up(end - start, PAGE)) : -1;
+    munmap(p, end - start);
+    return rc;
 }

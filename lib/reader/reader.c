@@ -36,7 +36,7 @@ static bool forbidden(int rc)
     return rc == -EPERM || rc == -EACCES || rc == -ENOSYS || rc == -ENOMEM;
 }
 
-int rfi_reader_open_queue(struct rfi_reader *r, uint32_t depth, struct rfi_error *err)
+static int open_auto(struct rfi_reader *r, uint32_t depth, struct rfi_error *err)
 {
     static int noted;
     struct rfi_error why = {0};
@@ -56,7 +56,7 @@ int rfi_reader_open(struct rfi_reader *r, rf_engine engine, uint32_t depth, stru
         return rfi_fail(err, EINVAL, "reader: a queue depth of 0 reads nothing. Use at least 1");
     switch (engine) {
     case RF_ENGINE_AUTO:
-        return rfi_reader_open_queue(r, depth, err);
+        return open_auto(r, depth, err);
     case RF_ENGINE_URING:
         return open_uring(r, depth, err);
     case RF_ENGINE_PREAD:

@@ -75,8 +75,11 @@ extern const struct rfi_reader_ops rfi_reader_uring, rfi_reader_pread, rfi_reade
  * An explicit engine that cannot be had is an error. Single functions below forward to ops. */
 int rfi_reader_open(struct rfi_reader *r, rf_engine engine, uint32_t depth, struct rfi_error *err);
 
-/* The better of the two engines that wait for a device: io_uring when the kernel lets us, else pread, said once. */
-int rfi_reader_open_queue(struct rfi_reader *r, uint32_t depth, struct rfi_error *err);
+/* The mapped engine on top of a queue of another one (auto, uring or pread). */
+int rfi_reader_open_mapped(struct rfi_reader *r, rf_engine queue, uint32_t depth, struct rfi_error *err);
+
+/* Whether a byte range of an open file is in the page cache: 1, 0, or -1 when nobody says. */
+int rfi_reader_resident(int fd, uint64_t offset, uint32_t bytes);
 
 /* Whether reads may be in flight in the kernel while the process does other things. */
 static inline bool rfi_reader_overlaps(const struct rfi_reader *r)

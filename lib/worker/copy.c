@@ -69,8 +69,11 @@ static void flush(struct rfi_jobs *j, struct rfi_job *job, struct list *l)
     atomic_store_explicit(&j->record->heartbeat_ns, rfi_now_ns(), memory_order_relaxed);
     refused = j->reader->ops->at_once(j->reader, l->reads, l->n, l->results);
     atomic_fetch_add_explicit(&j->record->reads, l->n, memory_order_relaxed);
-    if (refused)
+    atomic_fetch_add_explicit(&j->record->hot, l->n - refused, memory_order_relaxed);
+    if (refused) {
+        atomic_fetch_add_explicit(&j->record->cold, refused, memory_order_relaxed);
         note_all_before(job, l, l->runs[0], l->reads[0].offset - job->plan.runs[l->runs[0]].offset);
+    }
     for (uint32_t i = 0; l->noted && i < l->n && !job->error; i++)
         note(j, job, l, i, refused ? l->results[i] : (int32_t)l->reads[i].bytes);
     for (uint32_t i = 0; i < l->n_held; i++)

@@ -121,6 +121,12 @@ static int path_of(const struct rfi_files *f, uint32_t file, uint32_t copy, char
     return rfi_dataset_path_below(f->dataset, file, f->mirrors[copy - 1], path, cap);
 }
 
+static bool fits(const struct rfi_files *f, int fd)
+{
+    struct rfi_dio dio;
+    return rfi_dio_align(fd, &dio) && dio.memory <= f->align && dio.offset <= f->align;
+}
+
 static int open_file(const struct rfi_files *f, uint32_t file, uint32_t copy, int *ret_fd, bool *ret_direct)
 {
     char path[PATH_MAX]; /* not kept: a worker that walks over a million files stays small */
@@ -136,8 +142,7 @@ static int open_file(const struct rfi_files *f, uint32_t file, uint32_t copy, in
         fd = open(path, flags);
     if (fd < 0)
         return errno;
-    struct rfi_dio dio;
-    if (*ret_direct && (!rfi_dio_align(fd, &dio) || dio.memory > f->align || dio.offset > f->align)) {
+    if (*ret_direct && !fits(f, fd)) {
         fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_DIRECT);
         *ret_direct = false;
     }
@@ -150,9 +155,38 @@ static int open_file(const struct rfi_files *f, uint32_t file, uint32_t copy, in
     return 0;
 }
 
+static int set_direct(struct rfi_open_file *o, bool direct)
+{
+    int flags = fcntl(o->fd, F_GETFL);
+    if (flags < 0 || fcntl(o->fd, F_SETFL, direct ? flags | O_DIRECT : flags & ~O_DIRECT) < 0)
+        return errno;
+    o->direct = direct;
+    return 0;
+}
+
+/* An open file is to be read the other way from now on. Reads in flight were shaped for the way before: a rounded one
+ * may end in the page cache, but one that is not rounded must not become a direct one. False: open it anew. */
+static bool follow(struct rfi_files *f, struct rfi_open_file *o)
+{
+    if (f->direct && !o->never_direct) {
+        if (o->users > 0)
+            return false;
+        o->never_direct = !fits(f, o->fd) || set_direct(o, true) != 0;
+    } else if (!f->direct) {
+        set_direct(o, false);
+    }
+    if (o->direct == f->direct && f->reader && f->reader->ops->forget) /* what it knows may depend on it */
+        f->reader->ops->forget(f->reader, o->fd);
+    return true;
+}
+
 struct rfi_open_file *rfi_files_get(struct rfi_files *f, uint32_t file, uint32_t copy, int *ret_errno)
 {
     uint32_t i = find(f, file, copy);
+    if (i != NONE && f->slots[i].direct != f->direct && !follow(f, &f->slots[i])) {
+        unhash(f, i); /* closed when its last read has landed and the place is wanted */
+        i = NONE;
+    }
     if (i == NONE) {
         int fd = -1;
         bool direct = false;
@@ -174,7 +208,8 @@ struct rfi_open_file *rfi_files_get(struct rfi_files *f, uint32_t file, uint32_t
         }
         struct rfi_open_file *o = &f->slots[i];
         uint32_t *head = &f->heads[bucket(f, file, copy)];
-        *o = (struct rfi_open_file){.file = file, .copy = copy, .fd = fd, .direct = direct, .next = *head};
+        *o = (struct rfi_open_file){
+            .file = file, .copy = copy, .fd = fd, .direct = direct, .never_direct = f->direct && !direct, .next = *head};
         *head = i;
     } else {
         unlink_lru(f, i);
@@ -193,8 +228,6 @@ void rfi_files_put(struct rfi_files *f, struct rfi_open_file *o)
 int rfi_files_buffered(struct rfi_files *f, struct rfi_open_file *o)
 {
     (void)f;
-    if (fcntl(o->fd, F_SETFL, fcntl(o->fd, F_GETFL) & ~O_DIRECT) < 0)
-        return errno;
-    o->direct = false;
-    return 0;
+    o->never_direct = true;
+    return set_direct(o, false);
 }

@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/failpoint.h"
+#include "reader/choose.h"
 #include "worker/copy.h"
 #include "worker/hedge.h"
 #include "worker/publish.h"
@@ -16,7 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NONE = UINT32_MAX, REAP_MOST = 64 };
+/* Where copies are not made, every so many batches one is tried that way, to see whether its data is in memory. */
+enum { NONE = UINT32_MAX, REAP_MOST = 64, TRY_EVERY = 16 };
 
 int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint32_t worker)
 {
@@ -36,6 +38,7 @@ int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint
         j->flights[i].next_free = i + 1 < c->queue_depth ? i + 1 : NONE;
     int rc = rfi_files_init(&j->files, setup->dataset, c->direct, c->align, setup->mirrors, c->mirrors);
     j->files.reader = j->reader;
+    rfi_jobs_look(j);
     if (rfi_reader_overlaps(j->reader)) /* the others read one after the other: nothing would overtake */
         j->hedge_ns = (uint64_t)c->hedge_ms * 1000000u;
     j->files.whole = c->on_error == RF_ON_ERROR_RAISE && !c->mirrors;
@@ -43,6 +46,13 @@ int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint
         rc = rfi_content_init(&j->contents[i], setup->dataset, setup->order, c->first_rank + i, &run->ranks[i].lens,
                               c->align, c->depth);
     return rc;
+}
+
+void rfi_jobs_look(struct rfi_jobs *j)
+{
+    /* Relaxed: what the word says is right at any time, only not always best. */
+    j->reading = atomic_load_explicit(&j->run->coordinator->reading, memory_order_relaxed);
+    j->files.direct = j->reading & RFI_READ_DIRECT;
 }
 
 static struct rfi_job *free_job(struct rfi_jobs *j)
@@ -102,6 +112,7 @@ int rfi_jobs_claim(struct rfi_jobs *j, uint32_t ring)
     *job =
         (struct rfi_job){.used = true, .ring = ring, .claim = claim, .claimed_ns = now, .plan = kept, .repair = repair};
     j->used++;
+    j->claimed++;
     atomic_store_explicit(&j->record->jobs, j->used, memory_order_relaxed);
     plan_job(j, job);
     RFI_FAIL_POINT("describe");
@@ -280,7 +291,8 @@ void rfi_jobs_issue(struct rfi_jobs *j)
         struct rfi_job *job = &j->jobs[i];
         if (!job->used)
             continue;
-        if (!job->copied && !job->error && j->reader->ops->at_once)
+        if (!job->copied && !job->error && j->reader->ops->at_once &&
+            (j->reading & RFI_READ_COPIES || j->claimed % TRY_EVERY == 1))
             rfi_job_copy(j, job);
         job->copied = true;
         while (!all_issued(job) && may_issue(j))

@@ -95,11 +95,16 @@ struct rfi_jobs {
     struct rfi_flight *flights; /* [queue_depth] */
     uint32_t free_flight; /* chain */
     uint32_t in_flight;
+    uint32_t reading; /* how this round reads: bits of reader/choose.h */
+    uint32_t claimed; /* batches, ever */
     uint64_t queued_bytes; /* asked for since the last submission */
     uint64_t hedge_ns; /* a read later than this is asked for again; 0: never */
     uint64_t hedged_ns; /* when late reads were looked for last */
     uint8_t *reported; /* [files * copies]: what was said of a copy; NULL until something is */
 };
+
+/* To be called once a round: how the run reads may have changed. */
+void rfi_jobs_look(struct rfi_jobs *j);
 
 int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint32_t worker);
 

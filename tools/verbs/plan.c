@@ -268,7 +268,7 @@ int verb_plan(int argc, char **argv)
         {"replication", CLI_U32, &o.replication, .metavar = "K",
          .help = "workers that read for a rank: a primary, and standbys on other cores and nodes (default 1: any may)",
          .min = 1, .max = RFI_KEEPERS_MOST},
-        {"engine", CLI_CHOICE, &o.engine, .choices = engines, .help = "how to read (default auto: uring, else pread)"},
+        {"engine", CLI_CHOICE, &o.engine, .choices = engines, .help = "how to read (default auto: by measurement)"},
         {"direct", CLI_CHOICE, &o.direct, .choices = switches,
          .help = "O_DIRECT (default auto: when the data exceeds half of the free memory)"},
         {"topology", CLI_STRING, &o.topology, .metavar = "FILE",
