@@ -3,7 +3,7 @@
  *
  *     worker_cost [--batches N] [--batch B] [--engine auto|uring|pread|null|mapped] [--record-bytes N] FILE
  *
- * Prints one JSON object: batches, samples, seconds, ns_a_sample. tests/unit/cost counts its instructions. */
+ * Prints one JSON object: batches, samples, seconds, ns_a_sample. bench/check_cost.py counts its instructions. */
 #include "coordinator/internal.h"
 
 #include "base/clock.h"
@@ -51,7 +51,7 @@ static int go(struct rfi_coordinator *c, uint64_t batches)
             return complain("the reader failed");
         uint64_t before = taken;
         take_and_release(ring, &taken);
-        if (taken == before && !jobs.in_flight)
+        if (taken == before && !jobs.used)
             return complain("stuck: an error, or fewer batches than asked for");
     }
     double seconds = (double)(rfi_now_ns() - t0) / 1e9;

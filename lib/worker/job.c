@@ -106,11 +106,12 @@ int rfi_jobs_claim(struct rfi_jobs *j, uint32_t ring)
         rfi_ring_publish_end(r, j->worker, &claim);
         return 1;
     }
-    struct rfi_batch_plan kept = job->plan;
-    struct rfi_repair repair = job->repair;
-    rfi_repair_reset(&repair);
-    *job =
-        (struct rfi_job){.used = true, .ring = ring, .claim = claim, .claimed_ns = now, .plan = kept, .repair = repair};
+    memset(job, 0, offsetof(struct rfi_job, plan));
+    rfi_repair_reset(&job->repair);
+    job->used = true;
+    job->ring = ring;
+    job->claim = claim;
+    job->claimed_ns = now;
     j->used++;
     j->claimed++;
     atomic_store_explicit(&j->record->jobs, j->used, memory_order_relaxed);
@@ -151,9 +152,11 @@ unsigned char *rfi_job_region(const struct rfi_jobs *j, const struct rfi_job *jo
 
 bool rfi_jobs_unissued(const struct rfi_jobs *j)
 {
-    for (uint32_t i = 0; i < j->n_jobs; i++)
+    for (uint32_t i = 0, left = j->used; left > 0 && i < j->n_jobs; i++) {
+        left -= j->jobs[i].used;
         if (j->jobs[i].used && !all_issued(&j->jobs[i]))
             return true;
+    }
     return false;
 }
 
@@ -287,10 +290,11 @@ static bool may_issue(const struct rfi_jobs *j)
 
 void rfi_jobs_issue(struct rfi_jobs *j)
 {
-    for (uint32_t i = 0; i < j->n_jobs; i++) {
+    for (uint32_t i = 0, left = j->used; left > 0 && i < j->n_jobs; i++) {
         struct rfi_job *job = &j->jobs[i];
         if (!job->used)
             continue;
+        left--;
         if (!job->copied && !job->error && j->reader->ops->at_once &&
             (j->reading & RFI_READ_COPIES || j->claimed % TRY_EVERY == 1))
             rfi_job_copy(j, job);

@@ -41,7 +41,6 @@ struct rfi_job {
     bool used;
     uint32_t ring; /* local index */
     struct rfi_claim claim;
-    struct rfi_batch_plan plan;
     uint32_t n_samples;
     bool last;
     uint64_t payload_bytes;
@@ -60,6 +59,8 @@ struct rfi_job {
     uint64_t error_sample;
     uint32_t skipped; /* samples left out of the batch */
     bool mixed; /* some bytes came from a mirror before anything had failed */
+    /* From here on kept from batch to batch: they own memory. */
+    struct rfi_batch_plan plan;
     struct rfi_repair repair;
 };
 
