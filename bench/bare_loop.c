@@ -31,6 +31,7 @@ struct options {
     uint32_t depth;
     uint64_t buffer_bytes;
     bool direct;
+    bool fixed_buffers, fixed_files; /* registered with the io_uring */
 };
 
 /* One read in flight. Memory is given out in order and taken back in order. */
@@ -100,6 +101,12 @@ static int open_ring(struct loop *l)
         rc = io_uring_queue_init(l->o->depth, &l->ring, 0);
     if (rc < 0)
         return complain("io_uring", -rc);
+    if (l->o->fixed_buffers &&
+        (rc = io_uring_register_buffers(&l->ring, &(struct iovec){l->memory, rfi_align_up(l->o->buffer_bytes, HUGE)},
+                                        1)) < 0)
+        return complain("registered buffers", -rc);
+    if (l->o->fixed_files && (rc = io_uring_register_files(&l->ring, l->fds, (unsigned)l->reads->n_files)) < 0)
+        return complain("registered files", -rc);
     for (uint32_t i = 0; i < l->o->depth; i++)
         l->free_tags[l->n_free++] = i;
     for (l->window = 1; l->window < l->reads->n + 1 && l->window < 1 << 20;)
@@ -142,7 +149,13 @@ static bool issue(struct loop *l)
     uint32_t tag = l->free_tags[--l->n_free];
     struct io_uring_sqe *sqe = io_uring_get_sqe(&l->ring);
     uint64_t total = rfi_align_down(l->o->buffer_bytes, l->reads->align);
-    io_uring_prep_read(sqe, l->fds[r->file], l->memory + at % total, (unsigned)bytes, from);
+    int fd = l->o->fixed_files ? (int)r->file : l->fds[r->file];
+    if (l->o->fixed_buffers)
+        io_uring_prep_read_fixed(sqe, fd, l->memory + at % total, (unsigned)bytes, from, 0);
+    else
+        io_uring_prep_read(sqe, fd, l->memory + at % total, (unsigned)bytes, from);
+    if (l->o->fixed_files)
+        sqe->flags |= IOSQE_FIXED_FILE;
     sqe->user_data = tag;
     l->flights[tag] = (struct flight){.number = l->next, .wanted = r->offset + r->bytes - from};
     l->starts[l->next % l->window] = at;
@@ -252,6 +265,8 @@ static const struct option long_options[] = {{"depth", required_argument, NULL, 
                                              {"buffer-bytes", required_argument, NULL, 'b'},
                                              {"piece", required_argument, NULL, 'p'},
                                              {"direct", no_argument, NULL, 'D'},
+                                             {"fixed-buffers", no_argument, NULL, 'F'},
+                                             {"fixed-files", no_argument, NULL, 'X'},
                                              {"format", required_argument, NULL, 'f'},
                                              {"record-bytes", required_argument, NULL, 'r'},
                                              {"header-bytes", required_argument, NULL, 'H'},
@@ -265,7 +280,8 @@ static const struct option long_options[] = {{"depth", required_argument, NULL, 
                                              {NULL, 0, NULL, 0}};
 
 static const char usage[] =
-    "usage: bare_loop [--depth N] [--direct] [--buffer-bytes N] [--piece N] DATASET… [--format F]\n"
+    "usage: bare_loop [--depth N] [--direct] [--fixed-buffers] [--fixed-files] [--buffer-bytes N] [--piece N]\n"
+    "         DATASET… [--format F]\n"
     "         [--record-bytes N] [--header-bytes N] [--batch B] [--shuffle none|full|block] [--seed S]\n"
     "         [--epochs E] [--world-size W] [--rank R]\n"
     "       bare_loop [--depth N] [--direct] [--buffer-bytes N] [--piece N] < list of \"file TAB offset TAB bytes\"\n";
@@ -335,6 +351,10 @@ static bool parse(int argc, char **argv, struct options *o, struct reads *r, str
         uint64_t v;
         if (c == 'D')
             o->direct = true;
+        else if (c == 'F')
+            o->fixed_buffers = true;
+        else if (c == 'X')
+            o->fixed_files = true;
         else if (c == 'f')
             order->format = optarg;
         else if (c == 'S')

@@ -5,9 +5,11 @@
 #include "base/crc32c.h"
 #include "base/log.h"
 #include "order/past.h"
+#include "reader/choose.h"
 #include "segment/room.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -229,6 +231,26 @@ static int open_readers(struct rfi_coordinator *c, rf_engine *queue)
     return 0;
 }
 
+/* Where reads go past the page cache, the queues are told where they will land. A failure is said once and lived with:
+ * an ordinary user may lock little memory. */
+static void prepare_queues(struct rfi_coordinator *c)
+{
+    const struct rfi_config_shared *f = &c->run.config;
+    unsigned char *arenas = c->run.segment.data + f->arena_first;
+    uint32_t reading = atomic_load_explicit(&c->run.coordinator->reading, memory_order_relaxed);
+    for (uint32_t q = 0; reading & RFI_READ_DIRECT && q < f->queues; q++) {
+        struct rfi_reader *r = &c->readers[q];
+        int rc = r->ops->prepare ? r->ops->prepare(r, arenas, f->arena_stride * f->ranks, q ? &c->readers[0] : NULL) : 0;
+        if (rc == 0)
+            continue;
+        rfi_log(RFI_LOG_INFO,
+                "O_DIRECT reads pin their memory one by one: it cannot be registered with %s: %s. They cost a little "
+                "more CPU time; raise the limit on locked memory (ulimit -l) to %" PRIu64 " KiB",
+                q ? "every io_uring" : "io_uring", strerror(-rc), f->arena_stride * f->ranks * f->queues / 1024);
+        return;
+    }
+}
+
 /* Made before the first fork, so that parent and every worker have the same pages and addresses. */
 static int make_queues(struct rfi_coordinator *c)
 {
@@ -255,7 +277,10 @@ static int make_queues(struct rfi_coordinator *c)
     }
     struct rfi_config_shared *shared = rfi_segment_region(&c->run.segment, RFI_R_CONFIG);
     f->engine = shared->engine = queue;
-    return rfi_engine_open(c);
+    rc = rfi_engine_open(c);
+    if (rc == 0)
+        prepare_queues(c);
+    return rc;
 }
 
 /* Whoever names copies of the data and a number of them means what is said. */

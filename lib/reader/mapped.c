@@ -129,6 +129,13 @@ static uint32_t mapped_at_once(struct rfi_reader *r, const struct rfi_read *read
     return refused;
 }
 
+static int mapped_prepare(struct rfi_reader *r, void *memory, uint64_t bytes, const struct rfi_reader *like)
+{
+    struct mapped *m = r->state;
+    const struct mapped *other = like ? like->state : NULL;
+    return m->cold.ops->prepare ? m->cold.ops->prepare(&m->cold, memory, bytes, other ? &other->cold : NULL) : 0;
+}
+
 static void mapped_forget(struct rfi_reader *r, int fd)
 {
     struct mapped *m = r->state;
@@ -187,6 +194,7 @@ static void mapped_close(struct rfi_reader *r)
 const struct rfi_reader_ops rfi_reader_mapped = {
     .name = "mapped",
     .open = mapped_open,
+    .prepare = mapped_prepare,
     .at_once = mapped_at_once,
     .forget = mapped_forget,
     .queue = mapped_queue,

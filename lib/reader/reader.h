@@ -35,6 +35,10 @@ struct rfi_reader_ops {
     const char *name;
     /* Makes the queue (in the parent). `depth` entries at most in flight. */
     int (*open)(struct rfi_reader *r, uint32_t depth, struct rfi_error *err);
+    /* Parent, before the first fork: reads will land in this memory, mapped shared and populated, for as long as the
+     * queue lives. `like`: a reader that was told of the same memory, or NULL. 0, or a negative errno: reads into it
+     * work all the same, and cost a little more. NULL: nothing to prepare. */
+    int (*prepare)(struct rfi_reader *r, void *memory, uint64_t bytes, const struct rfi_reader *like);
     /* Reads of the list (at most RFI_AT_ONCE_MOST, none of 0 bytes) that need no waiting are made now, each as a whole or
      * not at all. Returns how many were not. Only when that is not 0 are results set: the bytes asked for, -EAGAIN for a
      * read that is to be queued, or another negative errno. NULL: the engine has only a queue. */
