@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "segment/pages.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -30,6 +31,7 @@ struct options {
     uint32_t depth;
     uint64_t buffer_bytes;
     bool direct;
+    bool fixed_buffers, fixed_files; /* registered with the io_uring */
 };
 
 /* One read in flight. Memory is given out in order and taken back in order. */
@@ -80,23 +82,15 @@ static int open_files(struct loop *l)
     return 0;
 }
 
-/* As ringfeed's arenas: shared memory, huge pages where the system gives them, touched beforehand. */
+/* As ringfeed's arenas: shared memory, made by the same function, so with huge pages where the kernel has them. */
 static int map_memory(struct loop *l)
 {
     uint64_t bytes = rfi_align_up(l->o->buffer_bytes, HUGE);
     int fd = memfd_create("bare_loop", MFD_CLOEXEC);
-    if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0)
+    if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0 || !(l->memory = rfi_pages_map(fd, bytes, PROT_READ | PROT_WRITE)) ||
+        rfi_pages_populate(fd, l->memory, 0, bytes) < 0)
         return complain("memory", errno);
-    unsigned char *p = mmap(NULL, bytes + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
-        return complain("memory", errno);
-    p = (unsigned char *)rfi_align_up((uint64_t)(uintptr_t)p, HUGE);
-    l->memory = mmap(p, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
     close(fd);
-    if (l->memory == MAP_FAILED)
-        return complain("memory", errno);
-    madvise(l->memory, bytes, MADV_HUGEPAGE);
-    memset(l->memory, 0, bytes);
     return 0;
 }
 
@@ -107,6 +101,12 @@ static int open_ring(struct loop *l)
         rc = io_uring_queue_init(l->o->depth, &l->ring, 0);
     if (rc < 0)
         return complain("io_uring", -rc);
+    if (l->o->fixed_buffers &&
+        (rc = io_uring_register_buffers(&l->ring, &(struct iovec){l->memory, rfi_align_up(l->o->buffer_bytes, HUGE)},
+                                        1)) < 0)
+        return complain("registered buffers", -rc);
+    if (l->o->fixed_files && (rc = io_uring_register_files(&l->ring, l->fds, (unsigned)l->reads->n_files)) < 0)
+        return complain("registered files", -rc);
     for (uint32_t i = 0; i < l->o->depth; i++)
         l->free_tags[l->n_free++] = i;
     for (l->window = 1; l->window < l->reads->n + 1 && l->window < 1 << 20;)
@@ -149,7 +149,13 @@ static bool issue(struct loop *l)
     uint32_t tag = l->free_tags[--l->n_free];
     struct io_uring_sqe *sqe = io_uring_get_sqe(&l->ring);
     uint64_t total = rfi_align_down(l->o->buffer_bytes, l->reads->align);
-    io_uring_prep_read(sqe, l->fds[r->file], l->memory + at % total, (unsigned)bytes, from);
+    int fd = l->o->fixed_files ? (int)r->file : l->fds[r->file];
+    if (l->o->fixed_buffers)
+        io_uring_prep_read_fixed(sqe, fd, l->memory + at % total, (unsigned)bytes, from, 0);
+    else
+        io_uring_prep_read(sqe, fd, l->memory + at % total, (unsigned)bytes, from);
+    if (l->o->fixed_files)
+        sqe->flags |= IOSQE_FIXED_FILE;
     sqe->user_data = tag;
     l->flights[tag] = (struct flight){.number = l->next, .wanted = r->offset + r->bytes - from};
     l->starts[l->next % l->window] = at;
@@ -259,6 +265,8 @@ static const struct option long_options[] = {{"depth", required_argument, NULL, 
                                              {"buffer-bytes", required_argument, NULL, 'b'},
                                              {"piece", required_argument, NULL, 'p'},
                                              {"direct", no_argument, NULL, 'D'},
+                                             {"fixed-buffers", no_argument, NULL, 'F'},
+                                             {"fixed-files", no_argument, NULL, 'X'},
                                              {"format", required_argument, NULL, 'f'},
                                              {"record-bytes", required_argument, NULL, 'r'},
                                              {"header-bytes", required_argument, NULL, 'H'},
@@ -272,7 +280,8 @@ static const struct option long_options[] = {{"depth", required_argument, NULL, 
                                              {NULL, 0, NULL, 0}};
 
 static const char usage[] =
-    "usage: bare_loop [--depth N] [--direct] [--buffer-bytes N] [--piece N] DATASET… [--format F]\n"
+    "usage: bare_loop [--depth N] [--direct] [--fixed-buffers] [--fixed-files] [--buffer-bytes N] [--piece N]\n"
+    "         DATASET… [--format F]\n"
     "         [--record-bytes N] [--header-bytes N] [--batch B] [--shuffle none|full|block] [--seed S]\n"
     "         [--epochs E] [--world-size W] [--rank R]\n"
     "       bare_loop [--depth N] [--direct] [--buffer-bytes N] [--piece N] < list of \"file TAB offset TAB bytes\"\n";
@@ -342,6 +351,10 @@ static bool parse(int argc, char **argv, struct options *o, struct reads *r, str
         uint64_t v;
         if (c == 'D')
             o->direct = true;
+        else if (c == 'F')
+            o->fixed_buffers = true;
+        else if (c == 'X')
+            o->fixed_files = true;
         else if (c == 'f')
             order->format = optarg;
         else if (c == 'S')

@@ -211,7 +211,13 @@ RF_PUBLIC const char *rf_order_error(const rf_order *o);
  * Server: starts and holds a `ringfeed serve` process. The caller is never forked: the command is
  * posix_spawned, and it ends with its caller unless detached. */
 
-typedef enum rf_engine { RF_ENGINE_AUTO, RF_ENGINE_URING, RF_ENGINE_PREAD, RF_ENGINE_NULL } rf_engine;
+typedef enum rf_engine {
+    RF_ENGINE_AUTO,
+    RF_ENGINE_URING,
+    RF_ENGINE_PREAD,
+    RF_ENGINE_NULL,
+    RF_ENGINE_MAPPED /* copies what is in the page cache, io_uring (else pread) for the rest */
+} rf_engine;
 /* What becomes of a sample that no copy gives: the batch is an error of its trainer (raise), it is left
  * out of its batch (skip), or the next sample of the rank's epoch that fits stands in for it (replace). */
 typedef enum rf_on_error { RF_ON_ERROR_RAISE, RF_ON_ERROR_SKIP, RF_ON_ERROR_REPLACE } rf_on_error;

@@ -115,7 +115,7 @@ static void dataset_args(struct args *a, const rf_dataset_options *d)
 
 static void server_args(struct args *a, const rf_server_options *o)
 {
-    static const char *const engines[] = {"auto", "uring", "pread", "null"};
+    static const char *const engines[] = {"auto", "uring", "pread", "null", "mapped"};
     static const char *const switches[] = {"auto", "on", "off"};
     static const char *const on_errors[] = {"raise", "skip", "replace"};
     arg(a, "--name=%s", o->name);
@@ -181,7 +181,7 @@ int rf_server_validate(const rf_server_options *o)
         strspn(o->name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") != n)
         return rfi_fail(err, EINVAL, "wrong name '%.80s': a name has 1 to 64 of A-Z a-z 0-9 _ -",
                         o->name ? o->name : "");
-    if ((unsigned)o->engine > RF_ENGINE_NULL || (unsigned)o->direct > RF_OFF || (unsigned)o->pin > RF_OFF ||
+    if ((unsigned)o->engine > RF_ENGINE_MAPPED || (unsigned)o->direct > RF_OFF || (unsigned)o->pin > RF_OFF ||
         (unsigned)o->numa > RF_OFF)
         return rfi_fail(err, EINVAL, "wrong options: engine, direct, pin or numa is not one of its enum");
     if ((o->n_resume && !o->resume) || o->n_resume > MAX_ARGS / 4)

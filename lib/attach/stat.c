@@ -197,7 +197,8 @@ static int fill(const struct rfi_run_view *r, rf_stat *s, struct rfi_error *err)
     snprintf(s->state, sizeof s->state, "%s", state_name(r));
     snprintf(s->format, sizeof s->format, "%.31s", info.format);
     snprintf(s->fingerprint, sizeof s->fingerprint, "%.32s", c->fingerprint);
-    snprintf(s->engine, sizeof s->engine, "%.15s", c->engine_name);
+    /* Relaxed: one word that stands for itself. */
+    rfi_run_engine_name(c, atomic_load_explicit(&r->coordinator->reading, memory_order_relaxed), s->engine);
     s->files = info.files;
     s->samples = info.samples;
     s->bytes = info.bytes;

@@ -6,10 +6,12 @@
 #include "base/log.h"
 #include "order/past.h"
 #include "plan/cache.h"
+#include "reader/choose.h"
 #include "run/cache.h"
 #include "segment/room.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -231,44 +233,72 @@ static void close_readers(struct rfi_coordinator *c)
     }
 }
 
-/* All alike. Under `auto` a limit may be met after the first io_uring (RLIMIT_MEMLOCK counts them all):
- * then none has one. */
-static int open_readers(struct rfi_coordinator *c, rf_engine *engine)
+static bool copies(const struct rfi_coordinator *c)
 {
-    rf_engine asked = *engine;
+    return c->o->engine == RF_ENGINE_AUTO || c->o->engine == RF_ENGINE_MAPPED;
+}
+
+/* All alike. Where the queue may be chosen, a limit may be met after the first io_uring (RLIMIT_MEMLOCK counts them
+ * all): then none has one. Leaves what the queue is in *queue. */
+static int open_readers(struct rfi_coordinator *c, rf_engine *queue)
+{
+    bool chosen = *queue == RF_ENGINE_AUTO;
+    uint32_t depth = c->run.config.queue_depth;
     for (uint32_t q = 0; q < c->run.config.queues; q++) {
-        int rc = rfi_reader_open(&c->readers[q], *engine, c->run.config.queue_depth, c->err);
-        if (rc < 0 && q > 0 && asked == RF_ENGINE_AUTO) {
+        int rc = copies(c) ? rfi_reader_open_mapped(&c->readers[q], *queue, depth, c->err)
+                           : rfi_reader_open(&c->readers[q], *queue, depth, c->err);
+        if (rc < 0 && q > 0 && chosen) {
             rfi_log(RFI_LOG_WARNING, "%s; reading with pread instead", c->err->text);
             close_readers(c);
-            *engine = RF_ENGINE_PREAD;
-            return open_readers(c, engine);
+            *queue = RF_ENGINE_PREAD;
+            return open_readers(c, queue);
         }
         if (rc < 0)
             return rc;
-        if (*engine == RF_ENGINE_AUTO)
-            *engine = c->readers[0].ops == &rfi_reader_uring ? RF_ENGINE_URING : RF_ENGINE_PREAD;
+        if (*queue == RF_ENGINE_AUTO)
+            *queue = rfi_reader_overlaps(&c->readers[0]) ? RF_ENGINE_URING : RF_ENGINE_PREAD;
     }
     return 0;
+}
+
+/* Where reads go past the page cache, the queues are told where they will land. A failure is said once and lived with:
+ * an ordinary user may lock little memory. */
+static void prepare_queues(struct rfi_coordinator *c)
+{
+    const struct rfi_config_shared *f = &c->run.config;
+    unsigned char *arenas = c->run.segment.data + f->arena_first;
+    uint32_t reading = atomic_load_explicit(&c->run.coordinator->reading, memory_order_relaxed);
+    for (uint32_t q = 0; reading & RFI_READ_DIRECT && q < f->queues; q++) {
+        struct rfi_reader *r = &c->readers[q];
+        int rc =
+            r->ops->prepare ? r->ops->prepare(r, arenas, f->arena_stride * f->ranks, q ? &c->readers[0] : NULL) : 0;
+        if (rc == 0)
+            continue;
+        rfi_log(RFI_LOG_INFO,
+                "O_DIRECT reads pin their memory one by one: it cannot be registered with %s: %s. They cost a little "
+                "more CPU time; raise the limit on locked memory (ulimit -l) to %" PRIu64 " KiB",
+                q ? "every io_uring" : "io_uring", strerror(-rc), f->arena_stride * f->ranks * f->queues / 1024);
+        return;
+    }
 }
 
 /* Made before the first fork, so that parent and every worker have the same pages and addresses. */
 static int make_queues(struct rfi_coordinator *c)
 {
     struct rfi_config_shared *f = &c->run.config;
-    rf_engine engine = c->o->engine;
+    rf_engine queue = copies(c) ? RF_ENGINE_AUTO : c->o->engine;
     c->readers = calloc(f->queues, sizeof *c->readers);
     c->staging = calloc(f->queues, sizeof *c->staging);
     if (!c->readers || !c->staging)
         return rfi_fail(c->err, ENOMEM, "out of memory");
-    int rc = open_readers(c, &engine);
+    int rc = open_readers(c, &queue);
     if (rc < 0)
         return rc;
-    bool hedged = f->hedge_ms && engine == RF_ENGINE_URING;
+    bool hedged = f->hedge_ms && rfi_reader_overlaps(&c->readers[0]);
     if (f->hedge_ms && !hedged)
         rfi_log(RFI_LOG_WARNING, "--hedge-ms does nothing here: the engine %s reads one after the other",
                 c->readers[0].ops->name);
-    for (uint32_t q = 0; (f->direct || hedged) && q < f->queues; q++) {
+    for (uint32_t q = 0; (c->plan.may_be_direct || hedged) && q < f->queues; q++) {
         uint64_t bytes = (uint64_t)f->queue_depth * RFI_STAGING_BYTES;
         void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         if (p == MAP_FAILED)
@@ -277,10 +307,11 @@ static int make_queues(struct rfi_coordinator *c)
         c->staging[q] = p;
     }
     struct rfi_config_shared *shared = rfi_segment_region(&c->run.segment, RFI_R_CONFIG);
-    f->engine = shared->engine = engine;
-    snprintf(f->engine_name, sizeof f->engine_name, "%s%s", c->readers[0].ops->name, f->direct ? "+direct" : "");
-    memcpy(shared->engine_name, f->engine_name, sizeof shared->engine_name);
-    return 0;
+    f->engine = shared->engine = queue;
+    rc = rfi_engine_open(c);
+    if (rc == 0)
+        prepare_queues(c);
+    return rc;
 }
 
 /* Whoever names copies of the data and a number of them means what is said. */
@@ -345,6 +376,7 @@ int rfi_birth(struct rfi_coordinator *c)
 
 void rfi_death(struct rfi_coordinator *c)
 {
+    rfi_engine_close(c);
     close_readers(c);
     for (uint32_t q = 0; c->staging && q < c->plan.config.queues; q++)
         if (c->staging[q])

@@ -60,7 +60,7 @@ int rfi_hang_open(struct rfi_coordinator *c)
     c->hang = calloc(1, sizeof *c->hang + c->run.config.workers * sizeof c->hang->workers[0]);
     if (!c->hang)
         return rfi_fail(c->err, ENOMEM, "out of memory");
-    if (c->run.config.engine == RF_ENGINE_URING)
+    if (rfi_reader_overlaps(&c->readers[0]))
         c->hang->prober = rfi_prober_open(c->run.config.workers, c->run.config.align);
     return 0;
 }

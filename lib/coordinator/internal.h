@@ -67,6 +67,7 @@ struct rfi_coordinator {
     unsigned char **staging;
     struct rfi_worker_setup setup; /* per fork: worker_node changes */
     struct rfi_child *children;
+    struct rfi_engine *engine; /* engine.c */
     struct rfi_hang *hang; /* hang.c */
     struct rfi_spares *spares; /* retire.c */
     struct rfi_judge *judge; /* status.c */
@@ -129,6 +130,11 @@ bool rfi_spares_moving(const struct rfi_coordinator *c, uint32_t worker); /* som
 void rfi_spares_answered(struct rfi_coordinator *c, uint32_t worker); /* drained after all, without a spare */
 bool rfi_spares_calm(const struct rfi_coordinator *c); /* nothing that a step could further now */
 void rfi_spares_step(struct rfi_coordinator *c);
+
+/* engine.c: copies out of the page cache or not, O_DIRECT or not */
+int rfi_engine_open(struct rfi_coordinator *c);
+void rfi_engine_step(struct rfi_coordinator *c);
+void rfi_engine_close(struct rfi_coordinator *c);
 
 /* hang.c: workers that live and do nothing */
 int rfi_hang_open(struct rfi_coordinator *c);

@@ -165,6 +165,7 @@ static void loop(struct rfi_coordinator *c)
         rfi_children_step(c);
         rfi_hang_step(c);
         rfi_spares_step(c);
+        rfi_engine_step(c);
         rfi_rates_step(c);
         rfi_status_step(c);
         rfi_gates_step(c);

@@ -54,6 +54,7 @@ struct rfi_serve_plan {
     uint64_t dataset_bytes, membership_bytes, staging_bytes;
     uint64_t largest; /* footprint of the largest possible batch */
     bool direct_possible;
+    bool may_be_direct; /* now, or when the engine is chosen again */
     struct rfi_order *order; /* made on the way; the caller's, to be destroyed */
     struct rfi_state birth; /* where the run begins; the caller's, to be freed */
     char *origin; /* its text; malloced */

@@ -223,6 +223,32 @@ int rfi_dataset_extent(const struct rfi_dataset *d, uint64_t i, struct rfi_exten
     return checked(d, rfi_entry_file(e), e.offset_file & RFI_ENTRY_MAX, e.bytes_file & RFI_ENTRY_MAX, ret);
 }
 
+/* Records of one run: where the last one lies inside its file, all do. */
+static int single_run(const struct rfi_dataset *d, const uint64_t *ids, uint32_t n, struct rfi_extent *ret)
+{
+    const struct rfi_image_run r = d->runs[0];
+    const uint64_t samples = d->h.samples, bytes = d->h.record_bytes;
+    struct rfi_extent last;
+    if (r.first != 0 || samples == 0 || run_extent(d, samples - 1, &last) < 0)
+        return -EBADMSG;
+    for (uint32_t i = 0; i < n; i++) {
+        if (ids[i] >= samples)
+            return -EBADMSG;
+        ret[i] = (struct rfi_extent){.file = r.file, .offset = r.offset + ids[i] * r.stride, .bytes = bytes};
+    }
+    return 0;
+}
+
+int rfi_dataset_extents(const struct rfi_dataset *d, const uint64_t *ids, uint32_t n, struct rfi_extent *ret)
+{
+    int rc = 0;
+    if (d->h.record_bytes && d->h.n_runs == 1)
+        return single_run(d, ids, n, ret);
+    for (uint32_t i = 0; i < n && rc == 0; i++)
+        rc = ids[i] < d->h.samples ? rfi_dataset_extent(d, ids[i], &ret[i]) : -EBADMSG;
+    return rc;
+}
+
 /* ---- labels ---- */
 
 bool rfi_dataset_label(const struct rfi_dataset *d, uint64_t i, int64_t *ret)

@@ -76,6 +76,9 @@ int rfi_dataset_path_below(const struct rfi_dataset *d, uint32_t f, const char *
 /* `i` < samples. Hot. -EBADMSG when the entry points outside its file (a damaged table). */
 int rfi_dataset_extent(const struct rfi_dataset *d, uint64_t i, struct rfi_extent *ret);
 
+/* The same for many; any number may stand in `ids`, and one that is no sample is -EBADMSG too. */
+int rfi_dataset_extents(const struct rfi_dataset *d, const uint64_t *ids, uint32_t n, struct rfi_extent *ret);
+
 /* True and *ret when sample i has a label. */
 bool rfi_dataset_label(const struct rfi_dataset *d, uint64_t i, int64_t *ret);
 

@@ -39,17 +39,30 @@ struct walk {
     uint32_t first; /* the open run's first sample */
 };
 
-static int read_extent(const struct rfi_dataset *d, uint64_t id, struct rfi_extent *ret, struct rfi_error *err)
+enum { CHUNK = 64 };
+
+static bool ends_nowhere(const struct rfi_extent *e)
 {
-    int rc = id < rfi_dataset_samples(d) ? rfi_dataset_extent(d, id, ret) : -EBADMSG;
     uint64_t end;
-    if (rc == 0 && rfi_add_over(ret->offset, ret->bytes, &end))
-        rc = -EBADMSG;
-    if (rc < 0)
-        return rfi_fail(
-            err, -rc, "dataset: the entry of sample %llu is damaged (it points outside its file). Make the index again",
-            (unsigned long long)id);
-    return 0;
+    return rfi_add_over(e->offset, e->bytes, &end);
+}
+
+static int damaged(const struct rfi_dataset *d, const uint64_t *ids, uint32_t n, struct rfi_error *err)
+{
+    struct rfi_extent e;
+    uint32_t i = 0;
+    while (i + 1 < n && rfi_dataset_extents(d, &ids[i], 1, &e) == 0 && !ends_nowhere(&e))
+        i++;
+    return rfi_fail(err, EBADMSG,
+                    "dataset: the entry of sample %llu is damaged (it points outside its file). Make the index again",
+                    (unsigned long long)ids[i]);
+}
+
+/* Of up to CHUNK samples at a time: a call for each would cost more than the look-up. */
+static int read_extents(const struct rfi_dataset *d, const uint64_t *ids, uint32_t n, struct rfi_extent *e,
+                        struct rfi_error *err)
+{
+    return rfi_dataset_extents(d, ids, n, e) < 0 ? damaged(d, ids, n, err) : 0;
 }
 
 static bool joins(const struct rfi_run *run, const struct rfi_extent *e, uint64_t gap)
@@ -92,23 +105,34 @@ static void note_sample(struct walk *w, uint32_t i, const struct rfi_extent *e)
     w->plan->lengths[i] = e->bytes;
 }
 
+static int walk_one(struct walk *w, uint32_t i, const struct rfi_extent *e, struct rfi_error *err)
+{
+    if (ends_nowhere(e))
+        return -EBADMSG;
+    if (e->bytes > 0 && !joins(&w->run, e, RFI_JOIN_GAP)) {
+        int rc = close_run(w, i, err);
+        if (rc < 0)
+            return rc;
+        w->run = (struct rfi_run){.file = e->file, .offset = e->offset};
+        w->first = i;
+    }
+    note_sample(w, i, e);
+    if (e->bytes > 0)
+        w->run.bytes = e->offset + e->bytes - w->run.offset;
+    return 0;
+}
+
 static int walk_variable(const struct rfi_dataset *d, struct walk *w, const uint64_t *ids, uint32_t n,
                          struct rfi_error *err)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        struct rfi_extent e;
-        int rc = read_extent(d, ids[i], &e, err);
+    struct rfi_extent e[CHUNK];
+    for (uint32_t from = 0; from < n; from += CHUNK) {
+        uint32_t count = (uint32_t)rfi_min(CHUNK, n - from);
+        int rc = read_extents(d, ids + from, count, e, err);
+        for (uint32_t i = 0; rc == 0 && i < count; i++)
+            rc = walk_one(w, from + i, &e[i], err);
         if (rc < 0)
-            return rc;
-        if (e.bytes > 0 && !joins(&w->run, &e, RFI_JOIN_GAP)) {
-            if ((rc = close_run(w, i, err)) < 0)
-                return rc;
-            w->run = (struct rfi_run){.file = e.file, .offset = e.offset};
-            w->first = i;
-        }
-        note_sample(w, i, &e);
-        if (e.bytes > 0)
-            w->run.bytes = e.offset + e.bytes - w->run.offset;
+            return rc == -EBADMSG ? damaged(d, ids + from, count, err) : rc;
     }
     return close_run(w, n, err);
 }
@@ -124,37 +148,61 @@ static int fixed_footprint(uint64_t fixed, uint64_t align, uint32_t n, uint64_t 
     return 0;
 }
 
-/* Rounded outwards, such a run touches no other: only the end of the batch has slack behind it. */
+/* Rounded outwards, such a run touches no other: only the end of the batch has slack behind it. `align` is a power of
+ * two. */
 static bool dense_in_place(const struct rfi_run *run, uint64_t align, bool last)
 {
-    return run->offset % align == 0 && run->place % align == 0 && (last || run->bytes % align == 0);
+    return ((run->offset | run->place | (last ? 0 : run->bytes)) & (align - 1)) == 0;
+}
+
+/* Samples from .. of a dense batch; their extents are e[0 ..]. Stops at one that has not the fixed size: a damaged table
+ * must not make a read run into its neighbour. Returns how many it took. */
+static uint32_t lay_out_dense(struct rfi_batch_plan *p, uint64_t align, uint64_t fixed, const struct rfi_extent *e,
+                              uint32_t from, uint32_t count)
+{
+    struct rfi_run *next = p->runs + p->n_runs, *run = p->n_runs ? next - 1 : NULL; /* the open one */
+    uint64_t place = from * fixed, end = run ? run->offset + run->bytes : UINT64_MAX;
+    uint64_t *const offsets = p->offsets + from, *const lengths = p->lengths + from;
+    const uint64_t last = UINT64_MAX - fixed; /* an extent that begins behind it ends nowhere */
+    uint32_t i;
+    for (i = 0; i < count && e[i].bytes == fixed && e[i].offset <= last; i++, place += fixed) {
+        offsets[i] = place;
+        lengths[i] = fixed;
+        if (run && e[i].offset == end && e[i].file == run->file) {
+            end += fixed;
+            run->bytes += fixed;
+            continue;
+        }
+        if (run)
+            run->in_place = dense_in_place(run, align, false);
+        end = e[i].offset + fixed;
+        run = next++;
+        *run = (struct rfi_run){
+            .file = e[i].file, .first = from + i, .offset = e[i].offset, .bytes = fixed, .place = place};
+    }
+    p->n_runs = (uint32_t)(next - p->runs);
+    return i;
 }
 
 static int plan_fixed(const struct rfi_dataset *d, uint64_t align, uint64_t fixed, const uint64_t *ids, uint32_t n,
                       struct rfi_batch_plan *p, struct rfi_error *err)
 {
-    struct rfi_run *run = NULL;
-    for (uint32_t i = 0; i < n; i++) {
-        struct rfi_extent e;
-        int rc = read_extent(d, ids[i], &e, err);
+    struct rfi_extent e[CHUNK];
+    for (uint32_t from = 0; from < n; from += CHUNK) {
+        uint32_t count = (uint32_t)rfi_min(CHUNK, n - from);
+        int rc = read_extents(d, ids + from, count, e, err);
         if (rc < 0)
             return rc;
-        if (e.bytes != fixed) /* a damaged table must not make a read run into its neighbour */
+        uint32_t took = lay_out_dense(p, align, fixed, e, from, count);
+        if (took < count && e[took].bytes == fixed)
+            return damaged(d, ids + from + took, 1, err);
+        if (took < count)
             return rfi_fail(err, EBADMSG, "dataset: sample %llu has %llu bytes, not %llu. Make the index again",
-                            (unsigned long long)ids[i], (unsigned long long)e.bytes, (unsigned long long)fixed);
-        p->offsets[i] = i * fixed;
-        p->lengths[i] = e.bytes;
-        if (run && joins(run, &e, 0)) {
-            run->bytes += e.bytes;
-            continue;
-        }
-        if (run)
-            run->in_place = dense_in_place(run, align, false);
-        run = &p->runs[p->n_runs++];
-        *run = (struct rfi_run){.file = e.file, .first = i, .offset = e.offset, .bytes = e.bytes, .place = i * fixed};
+                            (unsigned long long)ids[from + took], (unsigned long long)e[took].bytes,
+                            (unsigned long long)fixed);
     }
-    if (run)
-        run->in_place = dense_in_place(run, align, true);
+    if (p->n_runs)
+        p->runs[p->n_runs - 1].in_place = dense_in_place(&p->runs[p->n_runs - 1], align, true);
     return fixed_footprint(fixed, align, n, &p->footprint, err);
 }
 

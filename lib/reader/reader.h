@@ -22,7 +22,7 @@ struct rfi_read {
     uint32_t tag; /* index of the in-flight entry, < depth; comes back with the completion */
 };
 
-enum { RFI_READ_MAX = 4 << 20 };
+enum { RFI_READ_MAX = 4 << 20, RFI_AT_ONCE_MOST = 64 };
 
 struct rfi_completion {
     uint32_t tag;
@@ -35,6 +35,16 @@ struct rfi_reader_ops {
     const char *name;
     /* Makes the queue (in the parent). `depth` entries at most in flight. */
     int (*open)(struct rfi_reader *r, uint32_t depth, struct rfi_error *err);
+    /* Parent, before the first fork: reads will land in this memory, mapped shared and populated, for as long as the
+     * queue lives. `like`: a reader that was told of the same memory, or NULL. 0, or a negative errno: reads into it
+     * work all the same, and cost a little more. NULL: nothing to prepare. */
+    int (*prepare)(struct rfi_reader *r, void *memory, uint64_t bytes, const struct rfi_reader *like);
+    /* Reads of the list (at most RFI_AT_ONCE_MOST, none of 0 bytes) that need no waiting are made now, each as a whole or
+     * not at all. Returns how many were not. Only when that is not 0 are results set: the bytes asked for, -EAGAIN for a
+     * read that is to be queued, or another negative errno. NULL: the engine has only a queue. */
+    uint32_t (*at_once)(struct rfi_reader *r, const struct rfi_read *reads, uint32_t n, int32_t *results);
+    /* The descriptor is about to be closed, and no read of it is in flight. NULL: nothing is kept of it. */
+    void (*forget)(struct rfi_reader *r, int fd);
     /* Queues one read; never more than depth between queue and reap. Never blocks (pread: reads). */
     void (*queue)(struct rfi_reader *r, const struct rfi_read *read);
     /* Hands what is queued to the kernel. 0 or -errno. EINTR, EAGAIN and EBUSY are handled inside. */
@@ -63,11 +73,23 @@ struct rfi_reader {
     void *state; /* engine's own */
 };
 
-extern const struct rfi_reader_ops rfi_reader_uring, rfi_reader_pread, rfi_reader_null;
+extern const struct rfi_reader_ops rfi_reader_uring, rfi_reader_pread, rfi_reader_null, rfi_reader_mapped;
 
 /* `engine` RF_ENGINE_AUTO: io_uring when the kernel lets us, else pread with one note in the log.
  * An explicit engine that cannot be had is an error. Single functions below forward to ops. */
 int rfi_reader_open(struct rfi_reader *r, rf_engine engine, uint32_t depth, struct rfi_error *err);
+
+/* The mapped engine on top of a queue of another one (auto, uring or pread). */
+int rfi_reader_open_mapped(struct rfi_reader *r, rf_engine queue, uint32_t depth, struct rfi_error *err);
+
+/* Whether a byte range of an open file is in the page cache: 1, 0, or -1 when nobody says. */
+int rfi_reader_resident(int fd, uint64_t offset, uint32_t bytes);
+
+/* Whether reads may be in flight in the kernel while the process does other things. */
+static inline bool rfi_reader_overlaps(const struct rfi_reader *r)
+{
+    return r->ops->drain_fd(r) >= 0;
+}
 
 /* Whether io_uring can be used here: 0, or -errno with the reason (sysctl, seccomp, memlock). */
 int rfi_reader_uring_probe(struct rfi_error *err);

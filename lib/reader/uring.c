@@ -11,6 +11,8 @@
  * cannot be drained by the parent, SQPOLL would read behind its back. */
 #include "reader/uring.h"
 
+#include "base/bytes.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <liburing.h>
@@ -19,8 +21,13 @@
 
 struct uring {
     struct io_uring ring;
+    uintptr_t fixed; /* registered memory, in pieces of PIECE bytes */
+    uint64_t fixed_bytes; /* 0: none */
     uint32_t tail; /* of the submission queue; *ring.sq.ktail lags behind until the next submit */
 };
+
+/* A registered buffer is at most 1 GiB; a read across two of them is a plain one. */
+enum { PIECE_BITS = 30, PIECES_MOST = 1024 };
 
 /* In-flight reads at most; the completion queue (twice the entries) then never overflows. */
 enum { DEPTH_MAX = 4096 };
@@ -153,6 +160,57 @@ static void make_room(struct rfi_reader *r)
     }
 }
 
+#ifndef IORING_REGISTER_CLONE_BUFFERS
+#define IORING_REGISTER_CLONE_BUFFERS 30
+#endif
+
+/* Linux 6.12: the pages are pinned, and counted against memlock, once for all queues. */
+static int clone_buffers(const struct uring *u, const struct uring *from)
+{
+    const struct {
+        uint32_t src_fd, flags, src_off, dst_off, nr, pad[3];
+    } arg = {.src_fd = (uint32_t)from->ring.ring_fd};
+    return io_uring_register((unsigned)u->ring.ring_fd, IORING_REGISTER_CLONE_BUFFERS, &arg, 1);
+}
+
+static int pin(struct uring *u, unsigned char *memory, uint64_t bytes)
+{
+    struct iovec pieces[PIECES_MOST];
+    unsigned n = 0;
+    if (bytes > (uint64_t)PIECES_MOST << PIECE_BITS)
+        return -E2BIG;
+    for (uint64_t at = 0; at < bytes; at += UINT64_C(1) << PIECE_BITS)
+        pieces[n++] = (struct iovec){memory + at, rfi_min(bytes - at, UINT64_C(1) << PIECE_BITS)};
+    return io_uring_register_buffers(&u->ring, pieces, n);
+}
+
+/* Registered, the pages of a read need not be pinned and let go each time: measured with O_DIRECT and huge pages, 8 % of
+ * the CPU time of a read of 2 KiB, 18 % at 110 KB, 30 % at 1 MiB (bench/bare_loop --fixed-buffers). Registered files
+ * made no difference, and their table would outlive its worker: there is none. */
+static int uring_prepare(struct rfi_reader *r, void *memory, uint64_t bytes, const struct rfi_reader *like)
+{
+    struct uring *u = r->state;
+    const struct uring *other = like ? like->state : NULL;
+    int rc = -EINVAL;
+    if (other && other->fixed == (uintptr_t)memory && other->fixed_bytes == bytes)
+        rc = clone_buffers(u, other);
+    if (rc < 0)
+        rc = pin(u, memory, bytes);
+    if (rc < 0)
+        return rc;
+    u->fixed = (uintptr_t)memory;
+    u->fixed_bytes = bytes;
+    return 0;
+}
+
+/* The registered piece that a read lands in, or -1. */
+static int piece_of(const struct uring *u, const struct rfi_read *read)
+{
+    uint64_t at = (uintptr_t)read->dest - u->fixed, last = at + read->bytes - 1;
+    bool inside = at < u->fixed_bytes && read->bytes <= u->fixed_bytes - at && read->bytes > 0;
+    return inside && at >> PIECE_BITS == last >> PIECE_BITS ? (int)(at >> PIECE_BITS) : -1;
+}
+
 static void uring_queue(struct rfi_reader *r, const struct rfi_read *read)
 {
     struct uring *u = r->state;
@@ -160,7 +218,11 @@ static void uring_queue(struct rfi_reader *r, const struct rfi_read *read)
     make_room(r);
     struct io_uring_sqe *sqe = &u->ring.sq.sqes[u->tail & u->ring.sq.ring_mask];
     memset(sqe, 0, sizeof *sqe);
-    io_uring_prep_read(sqe, read->fd, read->dest, read->bytes, read->offset);
+    int piece = piece_of(u, read);
+    if (piece >= 0)
+        io_uring_prep_read_fixed(sqe, read->fd, read->dest, read->bytes, read->offset, piece);
+    else
+        io_uring_prep_read(sqe, read->fd, read->dest, read->bytes, read->offset);
     sqe->user_data = read->tag;
     u->tail++;
     r->in_flight++;
@@ -294,6 +356,7 @@ static void uring_close(struct rfi_reader *r)
 const struct rfi_reader_ops rfi_reader_uring = {
     .name = "uring",
     .open = uring_open,
+    .prepare = uring_prepare,
     .queue = uring_queue,
     .submit = uring_submit,
     .reap = uring_reap,

@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "reader/choose.h"
 #include "run/cache.h"
 #include "run/faults.h"
 
@@ -10,6 +11,7 @@
 #include <inttypes.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -143,7 +145,6 @@ static int check_config(struct rfi_run_view *r, struct rfi_error *err)
             "the segment '%s' is damaged: its configuration does not fit its regions. Stop its server and remove "
             "it with `ringfeed gc`",
             r->segment.name);
-    r->config.engine_name[sizeof r->config.engine_name - 1] = 0;
     r->config.fingerprint[sizeof r->config.fingerprint - 1] = 0;
     return 0;
 }
@@ -289,4 +290,15 @@ void rfi_run_record(struct rfi_run_view *r, uint32_t ring, uint32_t worker, uint
     atomic_store_explicit(&e->ring, ring, memory_order_relaxed);
     atomic_store_explicit(&e->worker, worker, memory_order_relaxed);
     atomic_store_explicit(&e->data_offset, data_offset, memory_order_relaxed);
+}
+
+void rfi_run_engine_name(const struct rfi_config_shared *c, uint32_t reading, char ret[RFI_ENGINE_NAME])
+{
+    bool copies = reading & RFI_READ_COPIES, direct = reading & RFI_READ_DIRECT;
+    const char *name = c->engine == RF_ENGINE_NULL ? "null" : c->engine == RF_ENGINE_PREAD ? "pread" : "uring";
+    if (copies && c->engine == RF_ENGINE_URING)
+        name = "mapped";
+    if (copies && c->engine == RF_ENGINE_PREAD)
+        name = "mapped+pread";
+    snprintf(ret, RFI_ENGINE_NAME, "%s%s", name, direct && strlen(name) <= 6 ? "+direct" : "");
 }

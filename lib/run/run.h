@@ -88,6 +88,11 @@ static inline struct rfi_inflight_shared *rfi_run_inflight(const struct rfi_run_
     return r->inflight + (uint64_t)queue * r->config.queue_depth + entry;
 }
 
+/* How it reads, in a word: uring, pread, null; mapped where copies are made out of the page cache (mapped+pread where
+ * the rest is not read with io_uring); +direct. `reading` is the coordinator's word. */
+enum { RFI_ENGINE_NAME = 16 };
+void rfi_run_engine_name(const struct rfi_config_shared *c, uint32_t reading, char ret[RFI_ENGINE_NAME]);
+
 /* A line in the flight recorder. */
 void rfi_run_record(struct rfi_run_view *r, uint32_t ring, uint32_t worker, uint64_t ticket, uint64_t data_offset);
 

@@ -49,8 +49,8 @@ struct rfi_config_shared {
     uint64_t samples, fixed_bytes;
     uint32_t n_fields;
     uint32_t has_labels;
-    uint32_t engine; /* rf_engine in use */
-    uint32_t direct;
+    uint32_t engine; /* rf_engine of the queue: uring, pread or null */
+    uint32_t direct; /* O_DIRECT at first */
     uint32_t heartbeat_ms, timeout_ms, max_restarts;
     uint32_t generations_cap;
     uint32_t recorder_entries;
@@ -72,7 +72,7 @@ struct rfi_config_shared {
     uint64_t cache_first;
     uint64_t faults_loaded; /* entries that the parent's part of the error log holds */
     char fingerprint[40];
-    char engine_name[16];
+    char pad1[16];
 };
 
 /* Arrays of a slot's descriptor, in this order at descriptor_stride * (ring * depth + slot):
@@ -110,7 +110,7 @@ struct rfi_coordinator_shared {
     _Atomic uint64_t fenced, moved; /* workers killed for a hang; moves of rings to a fresh arena */
     _Atomic uint64_t imbalance; /* 1 - slowest / median throughput, double bits */
     _Atomic uint32_t balance_reason; /* enum rfi_balance_reason */
-    uint32_t pad0;
+    _Atomic uint32_t reading; /* how workers read now: bits of reader/choose.h */
     uint64_t pad1[3];
     alignas(128) unsigned char owner[64]; /* pthread_mutex_t, robust, process-shared */
     char failure[448]; /* why the run FAILED, for its trainers: written before the state */
@@ -146,10 +146,11 @@ struct rfi_worker_shared {
     uint32_t pad2;
     _Atomic uint64_t completed_ns; /* when a read of this incarnation ended last; 0: none has */
     _Atomic uint64_t hedges, hedges_won; /* late reads asked for again; those whose second one came first */
-    _Atomic uint64_t cached; /* samples that came from the resident cache */
-    uint64_t pad3[1];
+    _Atomic uint64_t hot, cold; /* reads that were looked for in the page cache: found there, and not */
+    alignas(128) _Atomic uint64_t cached; /* samples that came from the resident cache */
+    uint64_t pad3[15];
 };
-_Static_assert(sizeof(struct rfi_worker_shared) == 256, "worker record");
+_Static_assert(sizeof(struct rfi_worker_shared) == 384, "worker record");
 
 /* Batches an epoch of one rank, before moves: `len`, but for unfinished epochs that were dealt anew. */
 struct rfi_epoch_lens {

@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "segment/names.h"
+#include "segment/pages.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -90,11 +91,9 @@ static int attach_data(struct rfi_segment *s, const char *object, struct rfi_err
         return rc;
     if (bytes != s->data_bytes || bytes < RFI_HEADER_BYTES)
         return damaged(s->name, "its payload object has another size", err);
-    s->data = mmap(NULL, bytes, PROT_READ, MAP_SHARED, s->data_fd, 0);
-    if (s->data == MAP_FAILED) {
-        s->data = NULL;
+    s->data = rfi_pages_map(s->data_fd, bytes, PROT_READ);
+    if (!s->data)
         return rfi_fail(err, errno, "cannot map %" PRIu64 " bytes of /dev/shm%s: %s", bytes, object, strerror(errno));
-    }
     const struct rfi_data_header *d = (const struct rfi_data_header *)s->data;
     if (atomic_load_explicit(&d->magic, memory_order_acquire) != RFI_DATA_MAGIC ||
         memcmp(d->nonce, s->nonce, sizeof s->nonce) != 0)

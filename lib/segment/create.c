@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "segment/names.h"
+#include "segment/pages.h"
 #include "segment/room.h"
 
 #include <errno.h>
@@ -16,11 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-
-enum { PAGE = 4096, HUGE = 2 << 20 };
+enum { PAGE = 4096 };
 
 int rfi_segment_layout(const struct rfi_region_request *requests, uint32_t n, struct rfi_region_shared *regions,
                        uint64_t *ret_bytes, struct rfi_error *err)
@@ -99,35 +96,9 @@ static int take_name(const char *name, const char *object, int *ret_fd, int *ret
     return rfi_fail(err, EAGAIN, "the name '%s' is being fought over by other processes. Try again", name);
 }
 
-/* Maps with the address aligned to 2 MiB, so that huge pages are possible where the tmpfs allows them. */
-static unsigned char *map_aligned(int fd, uint64_t bytes)
-{
-    uint64_t room = bytes + HUGE;
-    unsigned char *p = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
-        return NULL;
-    unsigned char *at = (unsigned char *)rfi_align_up((uintptr_t)p, HUGE);
-    if (mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
-        munmap(p, room);
-        return NULL;
-    }
-    uint64_t end = rfi_align_up(bytes, PAGE);
-    if (at > p)
-        munmap(p, (size_t)(at - p));
-    if (p + room > at + end)
-        munmap(at + end, (size_t)(p + room - (at + end)));
-    return at;
-}
-
 static int populate(int fd, unsigned char *p, uint64_t bytes, uint64_t total, struct rfi_error *err)
 {
-    madvise(p, bytes, MADV_HUGEPAGE); /* advice; governed by the mount option of /dev/shm */
-    int rc = madvise(p, bytes, MADV_POPULATE_WRITE);
-    if (rc < 0 && errno == EINVAL) { /* before Linux 5.14: reserve, at the cost of huge pages */
-        rc = posix_fallocate(fd, 0, (off_t)bytes);
-        errno = rc;
-    }
-    if (rc)
+    if (rfi_pages_populate(fd, p, 0, bytes) < 0)
         return rfi_fail(err, ENOSPC,
                         "no room in /dev/shm: %" PRIu64 " bytes are needed and ran out while being allocated (%s). "
                         "Enlarge it (mount -o remount,size=…) or lower --prefetch, --ring-bytes or --batch",
@@ -143,7 +114,8 @@ static int make_data(struct rfi_segment *s, const char *object, struct rfi_error
         return rfi_fail(err, errno, "cannot create /dev/shm%s: %s. Remove it or choose another name", object,
                         strerror(errno));
     (void)!fchmod(s->data_fd, 0600);
-    if (ftruncate(s->data_fd, (off_t)s->data_bytes) < 0 || !(s->data = map_aligned(s->data_fd, s->data_bytes)))
+    if (ftruncate(s->data_fd, (off_t)s->data_bytes) < 0 ||
+        !(s->data = rfi_pages_map(s->data_fd, s->data_bytes, PROT_READ | PROT_WRITE)))
         return rfi_fail(err, errno, "cannot map %" PRIu64 " bytes of /dev/shm%s: %s. Lower --prefetch or --ring-bytes",
                         s->data_bytes, object, strerror(errno));
     return 0;
@@ -180,7 +152,7 @@ static int make_objects(struct rfi_segment *s, const char *control, const char *
     if (ftruncate(s->control_fd, (off_t)s->control_bytes) < 0)
         return rfi_fail(err, errno, "cannot size /dev/shm%s to %" PRIu64 " bytes: %s. Lower --prefetch or --batch",
                         control, s->control_bytes, strerror(errno));
-    if (!(s->control = map_aligned(s->control_fd, s->control_bytes)))
+    if (!(s->control = rfi_pages_map(s->control_fd, s->control_bytes, PROT_READ | PROT_WRITE)))
         return rfi_fail(err, errno, "cannot map %" PRIu64 " bytes of /dev/shm%s: %s", s->control_bytes, control,
                         strerror(errno));
     rc = make_data(s, data, err);
@@ -240,13 +212,7 @@ int rfi_segment_create_sparse(const char *name, const struct rfi_region_request 
 
 int rfi_segment_populate(struct rfi_segment *s, uint64_t offset, uint64_t bytes, struct rfi_error *err)
 {
-    madvise(s->data + offset, bytes, MADV_HUGEPAGE);
-    int rc = madvise(s->data + offset, bytes, MADV_POPULATE_WRITE);
-    if (rc < 0 && errno == EINVAL) { /* before Linux 5.14 */
-        rc = posix_fallocate(s->data_fd, (off_t)offset, (off_t)bytes);
-        errno = rc;
-    }
-    if (rc)
+    if (rfi_pages_populate(s->data_fd, s->data, offset, bytes) < 0)
         return rfi_fail(err, ENOSPC, "no room in /dev/shm for %" PRIu64 " bytes more: %s. Enlarge it", bytes,
                         strerror(errno));
     return 0;

@@ -131,7 +131,8 @@ static uint32_t count_cores(const struct rfi_topology *t)
 
 uint32_t rfi_placement_workers(const struct rfi_topology *t, uint32_t ranks)
 {
-    /* One io_uring worker keeps several disks busy; half of the cores stay with the trainers. */
-    uint32_t half = (uint32_t)rfi_max(1, count_cores(t) / 2);
+    /* One io_uring worker keeps several disks busy, but copies out of the page cache want cores. Half of them stay with
+     * the trainers; on a machine of two, whoever has work takes both. */
+    uint32_t cores = count_cores(t), half = (uint32_t)rfi_max(rfi_min(cores, 2), cores / 2);
     return (uint32_t)rfi_min(rfi_min(rfi_max(ranks, 2), half), RFI_WORKERS_CHOSEN_MAX);
 }

@@ -40,11 +40,18 @@ int rfi_files_init(struct rfi_files *f, const struct rfi_dataset *d, bool direct
     return 0;
 }
 
+static void close_file(struct rfi_files *f, struct rfi_open_file *o)
+{
+    if (f->reader && f->reader->ops->forget)
+        f->reader->ops->forget(f->reader, o->fd);
+    close(o->fd);
+}
+
 void rfi_files_fini(struct rfi_files *f)
 {
     for (uint32_t i = 0; i < f->used; i++)
         if (i != f->spare && f->slots[i].fd >= 0)
-            close(f->slots[i].fd);
+            close_file(f, &f->slots[i]);
     free(f->slots);
     free(f->heads);
 }
@@ -99,7 +106,7 @@ static uint32_t take_slot(struct rfi_files *f)
         return f->used++;
     for (uint32_t i = f->oldest; i != NONE; i = f->slots[i].newer)
         if (f->slots[i].users == 0) {
-            close(f->slots[i].fd);
+            close_file(f, &f->slots[i]);
             unlink_lru(f, i);
             unhash(f, i);
             return i;
@@ -112,6 +119,12 @@ static int path_of(const struct rfi_files *f, uint32_t file, uint32_t copy, char
     if (copy == 0)
         return rfi_dataset_path(f->dataset, file, path, cap);
     return rfi_dataset_path_below(f->dataset, file, f->mirrors[copy - 1], path, cap);
+}
+
+static bool fits(const struct rfi_files *f, int fd)
+{
+    struct rfi_dio dio;
+    return rfi_dio_align(fd, &dio) && dio.memory <= f->align && dio.offset <= f->align;
 }
 
 static int open_file(const struct rfi_files *f, uint32_t file, uint32_t copy, int *ret_fd, bool *ret_direct)
@@ -129,8 +142,7 @@ static int open_file(const struct rfi_files *f, uint32_t file, uint32_t copy, in
         fd = open(path, flags);
     if (fd < 0)
         return errno;
-    struct rfi_dio dio;
-    if (*ret_direct && (!rfi_dio_align(fd, &dio) || dio.memory > f->align || dio.offset > f->align)) {
+    if (*ret_direct && !fits(f, fd)) {
         fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_DIRECT);
         *ret_direct = false;
     }
@@ -143,9 +155,38 @@ static int open_file(const struct rfi_files *f, uint32_t file, uint32_t copy, in
     return 0;
 }
 
+static int set_direct(struct rfi_open_file *o, bool direct)
+{
+    int flags = fcntl(o->fd, F_GETFL);
+    if (flags < 0 || fcntl(o->fd, F_SETFL, direct ? flags | O_DIRECT : flags & ~O_DIRECT) < 0)
+        return errno;
+    o->direct = direct;
+    return 0;
+}
+
+/* An open file is to be read the other way from now on. Reads in flight were shaped for the way before: a rounded one
+ * may end in the page cache, but one that is not rounded must not become a direct one. False: open it anew. */
+static bool follow(struct rfi_files *f, struct rfi_open_file *o)
+{
+    if (f->direct && !o->never_direct) {
+        if (o->users > 0)
+            return false;
+        o->never_direct = !fits(f, o->fd) || set_direct(o, true) != 0;
+    } else if (!f->direct) {
+        set_direct(o, false);
+    }
+    if (o->direct == f->direct && f->reader && f->reader->ops->forget) /* what it knows may depend on it */
+        f->reader->ops->forget(f->reader, o->fd);
+    return true;
+}
+
 struct rfi_open_file *rfi_files_get(struct rfi_files *f, uint32_t file, uint32_t copy, int *ret_errno)
 {
     uint32_t i = find(f, file, copy);
+    if (i != NONE && f->slots[i].direct != f->direct && !follow(f, &f->slots[i])) {
+        unhash(f, i); /* closed when its last read has landed and the place is wanted */
+        i = NONE;
+    }
     if (i == NONE) {
         int fd = -1;
         bool direct = false;
@@ -167,7 +208,12 @@ struct rfi_open_file *rfi_files_get(struct rfi_files *f, uint32_t file, uint32_t
         }
         struct rfi_open_file *o = &f->slots[i];
         uint32_t *head = &f->heads[bucket(f, file, copy)];
-        *o = (struct rfi_open_file){.file = file, .copy = copy, .fd = fd, .direct = direct, .next = *head};
+        *o = (struct rfi_open_file){.file = file,
+                                    .copy = copy,
+                                    .fd = fd,
+                                    .direct = direct,
+                                    .never_direct = f->direct && !direct,
+                                    .next = *head};
         *head = i;
     } else {
         unlink_lru(f, i);
@@ -186,8 +232,6 @@ void rfi_files_put(struct rfi_files *f, struct rfi_open_file *o)
 int rfi_files_buffered(struct rfi_files *f, struct rfi_open_file *o)
 {
     (void)f;
-    if (fcntl(o->fd, F_SETFL, fcntl(o->fd, F_GETFL) & ~O_DIRECT) < 0)
-        return errno;
-    o->direct = false;
-    return 0;
+    o->never_direct = true;
+    return set_direct(o, false);
 }

@@ -11,6 +11,7 @@ struct rfi_open_file {
     uint32_t file, copy;
     int fd;
     bool direct;
+    bool never_direct; /* was refused */
     uint32_t users; /* reads in flight and jobs; not evicted while > 0 */
     uint32_t newer, older; /* LRU links; slot numbers */
     uint32_t next; /* hash chain */
@@ -19,7 +20,7 @@ struct rfi_open_file {
 struct rfi_files {
     const struct rfi_dataset *dataset;
     uint64_t align; /* A: a file that needs more is read buffered */
-    bool direct;
+    bool direct; /* wanted: may change, and open files follow when nobody reads them */
     bool whole; /* a file shorter than the index says is not opened at all */
     const char *const *mirrors;
     uint32_t n_mirrors;
@@ -27,6 +28,7 @@ struct rfi_files {
     struct rfi_open_file *slots;
     uint32_t *heads;
     uint32_t newest, oldest;
+    struct rfi_reader *reader; /* is told before a descriptor is closed; NULL: nobody is */
     uint32_t spare; /* an emptied slot, or none */
 };
 

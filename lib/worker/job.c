@@ -7,6 +7,8 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/failpoint.h"
+#include "reader/choose.h"
+#include "worker/copy.h"
 #include "worker/hedge.h"
 #include "worker/publish.h"
 #include "worker/repair.h"
@@ -15,7 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NONE = UINT32_MAX, REAP_MOST = 64 };
+/* Where copies are not made, every so many batches one is tried that way, to see whether its data is in memory. */
+enum { NONE = UINT32_MAX, REAP_MOST = 64, TRY_EVERY = 16 };
 
 int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint32_t worker)
 {
@@ -35,7 +38,9 @@ int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint
     for (uint32_t i = 0; i < c->queue_depth; i++)
         j->flights[i].next_free = i + 1 < c->queue_depth ? i + 1 : NONE;
     int rc = rfi_files_init(&j->files, setup->dataset, c->direct, c->align, setup->mirrors, c->mirrors);
-    if (c->engine == RF_ENGINE_URING) /* the others read one after the other: nothing would overtake */
+    j->files.reader = j->reader;
+    rfi_jobs_look(j);
+    if (rfi_reader_overlaps(j->reader)) /* the others read one after the other: nothing would overtake */
         j->hedge_ns = (uint64_t)c->hedge_ms * 1000000u;
     j->files.whole = c->on_error == RF_ON_ERROR_RAISE && !c->mirrors;
     if (rc == 0)
@@ -44,6 +49,13 @@ int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint
         rc = rfi_content_init(&j->contents[i], setup->dataset, setup->order, c->first_rank + i, &run->ranks[i].lens,
                               c->align, c->depth);
     return rc;
+}
+
+void rfi_jobs_look(struct rfi_jobs *j)
+{
+    /* Relaxed: what the word says is right at any time, only not always best. */
+    j->reading = atomic_load_explicit(&j->run->coordinator->reading, memory_order_relaxed);
+    j->files.direct = j->reading & RFI_READ_DIRECT;
 }
 
 static struct rfi_job *free_job(struct rfi_jobs *j)
@@ -99,17 +111,14 @@ int rfi_jobs_claim(struct rfi_jobs *j, uint32_t ring)
         rfi_ring_publish_end(r, j->worker, &claim);
         return 1;
     }
-    struct rfi_batch_plan kept = job->plan;
-    struct rfi_repair repair = job->repair;
-    rfi_repair_reset(&repair);
-    *job = (struct rfi_job){.used = true,
-                            .ring = ring,
-                            .claim = claim,
-                            .claimed_ns = now,
-                            .plan = kept,
-                            .kept = job->kept,
-                            .repair = repair};
+    memset(job, 0, offsetof(struct rfi_job, plan));
+    rfi_repair_reset(&job->repair);
+    job->used = true;
+    job->ring = ring;
+    job->claim = claim;
+    job->claimed_ns = now;
     j->used++;
+    j->claimed++;
     atomic_store_explicit(&j->record->jobs, j->used, memory_order_relaxed);
     plan_job(j, job);
     RFI_FAIL_POINT("describe");
@@ -148,9 +157,11 @@ unsigned char *rfi_job_region(const struct rfi_jobs *j, const struct rfi_job *jo
 
 bool rfi_jobs_unissued(const struct rfi_jobs *j)
 {
-    for (uint32_t i = 0; i < j->n_jobs; i++)
+    for (uint32_t i = 0, left = j->used; left > 0 && i < j->n_jobs; i++) {
+        left -= j->jobs[i].used;
         if (j->jobs[i].used && !all_issued(&j->jobs[i]))
             return true;
+    }
     return false;
 }
 
@@ -284,10 +295,15 @@ static bool may_issue(const struct rfi_jobs *j)
 
 void rfi_jobs_issue(struct rfi_jobs *j)
 {
-    for (uint32_t i = 0; i < j->n_jobs; i++) {
+    for (uint32_t i = 0, left = j->used; left > 0 && i < j->n_jobs; i++) {
         struct rfi_job *job = &j->jobs[i];
         if (!job->used)
             continue;
+        left--;
+        if (!job->copied && !job->error && j->reader->ops->at_once &&
+            (j->reading & RFI_READ_COPIES || j->claimed % TRY_EVERY == 1))
+            rfi_job_copy(j, job);
+        job->copied = true;
         while (!all_issued(job) && may_issue(j))
             if (!issue_piece(j, job))
                 break;

@@ -42,7 +42,6 @@ struct rfi_job {
     bool used;
     uint32_t ring; /* local index */
     struct rfi_claim claim;
-    struct rfi_batch_plan plan;
     uint32_t n_samples;
     bool last;
     uint64_t payload_bytes;
@@ -51,9 +50,9 @@ struct rfi_job {
     uint32_t run;
     uint64_t issued;
     uint32_t in_flight;
-    uint8_t *kept; /* [batch] samples that come from the resident cache; NULL until one is looked for */
-    uint32_t copies_left; /* of them that are not in their places yet */
-    bool resident; /* all are, and the batch refers to them where they lie */
+    bool copied; /* what could be copied is: the plan's runs are what is left */
+    bool resident; /* all samples lie in the resident cache, and the batch refers to them there */
+    uint32_t copies_left; /* samples of the resident cache that are not in their places yet */
     bool writing; /* our bit is set in the slot's writers mask */
     /* First failure. */
     int error;
@@ -63,7 +62,10 @@ struct rfi_job {
     uint64_t error_sample;
     uint32_t skipped; /* samples left out of the batch */
     bool mixed; /* some bytes came from a mirror before anything had failed */
+    /* From here on kept from batch to batch: they own memory. */
+    struct rfi_batch_plan plan;
     struct rfi_repair repair;
+    uint8_t *kept; /* [batch] samples that come from the resident cache; NULL until one is looked for */
 };
 
 /* One read in flight; the index is its entry in the shared table and its staging place. `job` is NULL once
@@ -99,12 +101,17 @@ struct rfi_jobs {
     uint32_t free_flight; /* chain */
     uint32_t in_flight;
     struct rfi_cache cache;
+    uint32_t reading; /* how this round reads: bits of reader/choose.h */
+    uint32_t claimed; /* batches, ever */
     uint64_t queued_bytes; /* asked for or copied since the last submission */
-    uint64_t unbeaten_bytes; /* copied since the last beat */
+    uint64_t unbeaten_bytes; /* copied from the cache since the last beat */
     uint64_t hedge_ns; /* a read later than this is asked for again; 0: never */
     uint64_t hedged_ns; /* when late reads were looked for last */
     uint8_t *reported; /* [files * copies]: what was said of a copy; NULL until something is */
 };
+
+/* To be called once a round: how the run reads may have changed. */
+void rfi_jobs_look(struct rfi_jobs *j);
 
 int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint32_t worker);
 

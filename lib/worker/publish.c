@@ -35,6 +35,16 @@ static void describe_labels(struct rfi_jobs *j, const struct rfi_arrays *a, uint
             a->labels[i] = INT64_MIN;
 }
 
+static uint64_t sum_of(const struct rfi_jobs *j, const uint64_t *lengths, uint32_t n)
+{
+    uint64_t sum = 0;
+    if (j->run->config.fixed_bytes)
+        return n * j->run->config.fixed_bytes;
+    for (uint32_t i = 0; i < n; i++)
+        sum += lengths[i];
+    return sum;
+}
+
 void rfi_publish_settle(struct rfi_jobs *j, struct rfi_job *job)
 {
     struct rfi_slot_shared *slot = &j->run->rings[job->ring].slots[job->claim.slot];
@@ -45,8 +55,10 @@ void rfi_publish_settle(struct rfi_jobs *j, struct rfi_job *job)
     if (!job->error) {
         memcpy(a.offsets, job->plan.offsets, n * sizeof *a.offsets);
         memcpy(a.lengths, job->plan.lengths, n * sizeof *a.lengths);
-        for (uint32_t i = 0; i < n; i++)
-            job->payload_bytes += a.field_offsets ? describe_fields(j, &a, a.ids[i], i) : a.lengths[i];
+        for (uint32_t i = 0; a.field_offsets && i < n; i++)
+            job->payload_bytes += describe_fields(j, &a, a.ids[i], i);
+        if (!a.field_offsets)
+            job->payload_bytes = sum_of(j, a.lengths, n);
     }
     if (a.labels)
         describe_labels(j, &a, n);

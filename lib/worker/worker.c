@@ -135,6 +135,7 @@ int rfi_worker_main(const struct rfi_worker_setup *setup, uint32_t worker)
     atomic_store_explicit(&l.jobs.record->started_ns, l.started_ns, memory_order_relaxed);
     while (!stopping(&l)) {
         beat(&l);
+        rfi_jobs_look(&l.jobs);
         bool any = feed(&l);
         int n = rfi_jobs_reap(&l.jobs, 0);
         if (any || n > 0)

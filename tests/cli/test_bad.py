@@ -354,7 +354,7 @@ def run_limited(ringfeed, name, made, wrapper, *args):
 def test_forbidden_io_uring_falls_back_to_pread_and_says_so_once(ringfeed, new_name, make):
     made = make.files(n=60, sizes=(0, 9000))
     notes, engine = run_limited(ringfeed, new_name(), made, SECCOMP_WRAPPER, "--workers", 3)
-    assert engine == "pread" and len(notes) == 1 and "io_uring" in notes[0] and "pread" in notes[0], notes
+    assert engine == "mapped+pread" and len(notes) == 1 and "io_uring" in notes[0] and "pread" in notes[0], notes
     refused = limited(ringfeed, SECCOMP_WRAPPER, "serve", made.path, "--name", new_name(), "--engine", "uring")
     assert refused.wait() == 1 and "--engine pread" in refused.stderr and len(refused.stderr.splitlines()) == 1
 
@@ -393,9 +393,9 @@ def test_nobody_can_serve_and_attach_with_any_memlock(ringfeed, new_name, public
             assert serve.wait() == 0, serve.stderr
             assert len(ids.read_text().splitlines()) == 200
             notes = serve.stderr.splitlines()
-            assert len(notes) == (engine == "pread"), (kib, notes)
+            assert len(notes) == (engine == "mapped+pread"), (kib, notes)
             if kib == 8192:
-                assert engine == "uring"
+                assert engine == "mapped"
 
 
 @pytest.mark.skipif(not ROOT, reason="needs a second user")

@@ -269,7 +269,7 @@ def test_decisions_outlive_the_workers_that_made_them(ringfeed, run_name, make, 
     bad = faulty(made.path, rules)
     order = ("--batch", 6, "--ranks", 2, "--shuffle", "full", "--epochs", STORM_EPOCHS)
     serve = ringfeed.serve(bad.path, run_name, *order, "--on-error", policy, "--workers", 2, "--max-restarts", 1000,
-                           env=NO_LEAKS)
+                           "--engine", "uring", env=NO_LEAKS)
     run = [Trainer(ringfeed, run_name, 0, "--step-ms", 10, "--limit", 20 * STORM_EPOCHS - 1),
            Trainer(ringfeed, run_name, 1, "--step-ms", 10)]
     kills = 0
@@ -405,7 +405,7 @@ def test_flipped_bytes_are_found_and_come_from_the_mirror(ringfeed, run, new_nam
 
     # The check compares with the dataset's own files: it must find just the bytes that were flipped there.
     name = new_name()
-    serve = ringfeed.serve(index, name, *order, "--direct", direct, "--mirror", mirror)
+    serve = ringfeed.serve(index, name, *order, "--direct", direct, "--mirror", mirror, "--workers", 1)
     most = Trainer(ringfeed, name, 0, "--limit", len(split(wanted)) - 1)
     most.run.wait()
     stat = last_stat(ringfeed, name)

@@ -252,7 +252,7 @@ static int open_and_run(struct options *o)
 
 int verb_plan(int argc, char **argv)
 {
-    static const char *const engines[] = {"auto", "uring", "pread", "null", NULL};
+    static const char *const engines[] = {"auto", "uring", "pread", "null", "mapped", NULL};
     static const char *const switches[] = {"auto", "on", "off", NULL};
     struct options o = {.spares = RFI_SPARES_CHOSEN, .replication = 1};
     const struct cli_option own[] = {
@@ -273,7 +273,7 @@ int verb_plan(int argc, char **argv)
         {"replication", CLI_U32, &o.replication, .metavar = "K",
          .help = "workers that read for a rank: a primary, and standbys on other cores and nodes (default 1: any may)",
          .min = 1, .max = RFI_KEEPERS_MOST},
-        {"engine", CLI_CHOICE, &o.engine, .choices = engines, .help = "how to read (default auto: uring, else pread)"},
+        {"engine", CLI_CHOICE, &o.engine, .choices = engines, .help = "how to read (default auto: by measurement)"},
         {"direct", CLI_CHOICE, &o.direct, .choices = switches,
          .help = "O_DIRECT (default auto: when the data exceeds half of the free memory)"},
         {"topology", CLI_STRING, &o.topology, .metavar = "FILE",

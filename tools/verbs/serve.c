@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char *const engines[] = {"auto", "uring", "pread", "null", NULL};
+static const char *const engines[] = {"auto", "uring", "pread", "null", "mapped", NULL};
 static const char *const switches[] = {"auto", "on", "off", NULL};
 static const char *const dead_rank[] = {"wait", "redistribute", NULL};
 static const char *const on_errors[] = {"raise", "skip", "replace", NULL};
@@ -74,9 +74,11 @@ static void on_ready(void *ctx, const struct rfi_run_view *run)
     say_when_empty(run);
     s->total = total_samples(run);
     cli_progress_begin(&s->progress, "delivered", s->total);
+    char engine[RFI_ENGINE_NAME];
+    rfi_run_engine_name(&run->config, atomic_load_explicit(&run->coordinator->reading, memory_order_relaxed), engine);
     if (s->json)
-        printf("{\"event\":\"ready\",\"name\":\"%s\",\"engine\":\"%s\",\"workers\":%u}\n", run->segment.name,
-               run->config.engine_name, run->config.workers);
+        printf("{\"event\":\"ready\",\"name\":\"%s\",\"engine\":\"%s\",\"workers\":%u}\n", run->segment.name, engine,
+               run->config.workers);
     else
         printf("ready %s\n", run->segment.name);
     fflush(stdout);
@@ -212,7 +214,8 @@ int verb_serve(int argc, char **argv)
          .help = "of the dataset kept in shared memory over the epochs, for all ranks (default 0)"},
         {"queue-depth", CLI_U64, &a.queue_depth, .metavar = "N", .help = "reads in flight a worker (default 32)",
          .max = 4096},
-        {"engine", CLI_CHOICE, &a.engine, .choices = engines, .help = "how to read (default auto: uring, else pread)"},
+        {"engine", CLI_CHOICE, &a.engine, .choices = engines,
+         .help = "how to read (default auto: by measurement; see READING)"},
         {"direct", CLI_CHOICE, &a.direct, .choices = switches,
          .help = "O_DIRECT (default auto: when the data exceeds half of the free memory)"},
         {"pin", CLI_CHOICE, &a.pin, .choices = auto_off, .help = "pin workers to cores (default auto)"},

@@ -31,3 +31,11 @@ int rfi_dataset_extent(const struct rfi_dataset *d, uint64_t i, struct rfi_exten
     *ret = d->extents[i];
     return 0;
 }
+
+int rfi_dataset_extents(const struct rfi_dataset *d, const uint64_t *ids, uint32_t n, struct rfi_extent *ret)
+{
+    int rc = 0;
+    for (uint32_t i = 0; i < n && rc == 0; i++)
+        rc = ids[i] < rfi_dataset_samples(d) ? rfi_dataset_extent(d, ids[i], &ret[i]) : -EBADMSG;
+    return rc;
+}

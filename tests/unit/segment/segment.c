@@ -249,6 +249,62 @@ Test(segment, no_room_is_an_error_with_the_number)
     cr_assert(!exists(name, "") && !exists(name, ".data"));
 }
 
+/* Bytes of the mapping at `p` that are mapped by huge pages. */
+static uint64_t huge_bytes(const void *p)
+{
+    char line[512];
+    uint64_t from, to, kib, sum = 0;
+    bool inside = false;
+    FILE *f = fopen("/proc/self/smaps", "re");
+    cr_assert(f != NULL);
+    while (fgets(line, sizeof line, f)) {
+        if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+            inside = from <= (uintptr_t)p && (uintptr_t)p < to;
+        else if (inside && sscanf(line, "ShmemPmdMapped: %lu", &kib) == 1)
+            sum = kib << 10;
+    }
+    fclose(f);
+    return sum;
+}
+
+/* Whether this kernel makes a huge page here on demand, asked without the code under test. */
+static bool huge_pages_possible(void)
+{
+    enum { HUGE = 2 << 20 };
+    const char *name = name_of("huge");
+    int fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
+    cr_assert(fd >= 0 && ftruncate(fd, HUGE) == 0);
+    shm_unlink(name);
+    unsigned char *room = mmap(NULL, 2 * HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    unsigned char *p = (unsigned char *)(((uintptr_t)room + HUGE - 1) / HUGE * HUGE);
+    cr_assert_eq(mmap(p, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0), p);
+    p[0] = 1;
+    return madvise(p, HUGE, 25 /* MADV_COLLAPSE */) == 0 && huge_bytes(p) == HUGE;
+}
+
+/* Without root, whatever the mount option of /dev/shm: the owner's and the trainer's view. */
+Test(segment, the_payload_has_huge_pages_where_the_kernel_makes_them)
+{
+    enum { PAYLOAD = 8 << 20 };
+    struct rfi_segment s, reader;
+    struct rfi_error err = {0};
+    volatile unsigned char sum = 0;
+    if (!huge_pages_possible()) {
+        cr_skip_test("no MADV_COLLAPSE here (Linux 6.1), or no huge page free");
+        return;
+    }
+    const char *name = name_of("huge-run");
+    cr_assert_eq(rfi_segment_create(name, requests, N, PAYLOAD, SIGNATURE, NULL, NULL, &s, &err), 0, "%s", err.text);
+    cr_assert_eq(huge_bytes(s.data), PAYLOAD);
+    rfi_segment_ready(&s);
+    cr_assert_eq(rfi_segment_attach(name, SIGNATURE, true, &reader, &err), 0, "%s", err.text);
+    for (size_t at = 0; at < PAYLOAD; at += 1 << 20)
+        sum ^= reader.data[at];
+    cr_assert_eq(huge_bytes(reader.data), PAYLOAD);
+    rfi_segment_detach(&reader);
+    rfi_segment_destroy(&s);
+}
+
 static uint64_t next_random(uint64_t *x)
 {
     *x ^= *x << 13;

@@ -1,0 +1,108 @@
+#include "reader/guard.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <string.h>
+
+/* Lines of the copy after the next few are asked for early: what the processor's own prefetcher cannot guess is where
+ * the next sample begins. Measured on 2 KiB samples out of 2 GiB: 0.47 us a sample without, 0.41 with; more lines or a longer lead bring nothing. */
+enum { AHEAD = 4, AHEAD_LINES = 4, LINE = 64 };
+
+const unsigned char rfi_copy_no_source[1], rfi_copy_no_target[1];
+
+struct guard {
+    sigjmp_buf back;
+    const struct rfi_read *read; /* the copy under way; NULL: none */
+    const unsigned char **from;
+};
+
+static _Thread_local struct guard *volatile active;
+static struct sigaction old_bus, old_segv;
+static bool installed;
+
+static bool inside(const void *address, const void *start, uint32_t bytes)
+{
+    return (uintptr_t)address - (uintptr_t)start < bytes;
+}
+
+/* Whoever had the signal before. By default the faulting instruction runs again, and its signal is then fatal, with the
+ * right address in the core file. */
+static void pass_on(int sig, siginfo_t *info, void *context)
+{
+    const struct sigaction *old = sig == SIGBUS ? &old_bus : &old_segv;
+    if (old->sa_flags & SA_SIGINFO)
+        old->sa_sigaction(sig, info, context);
+    else if (old->sa_handler != SIG_DFL && old->sa_handler != SIG_IGN)
+        old->sa_handler(sig);
+    else
+        signal(sig, SIG_DFL);
+}
+
+static void on_fault(int sig, siginfo_t *info, void *context)
+{
+    struct guard *g = active;
+    const struct rfi_read *read = g && info->si_code > 0 ? g->read : NULL; /* not one that somebody sent */
+    if (read && inside(info->si_addr, *g->from, read->bytes)) {
+        *g->from = rfi_copy_no_source;
+    } else if (read && inside(info->si_addr, read->dest, read->bytes)) {
+        *g->from = rfi_copy_no_target;
+    } else {
+        pass_on(sig, info, context);
+        return;
+    }
+    siglongjmp(g->back, 1);
+}
+
+/* SA_NODEFER: the handler is left by a jump, which restores no signal mask. */
+static int install(void)
+{
+    struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    if (installed)
+        return 0;
+    if (sigaction(SIGBUS, &sa, &old_bus) < 0 || sigaction(SIGSEGV, &sa, &old_segv) < 0)
+        return -errno;
+    installed = true;
+    return 0;
+}
+
+static inline void prefetch(const unsigned char *from)
+{
+#pragma GCC unroll 4
+    for (int line = 0; line < AHEAD_LINES; line++) /* of NULL, or behind the end: a prefetch never faults */
+        __builtin_prefetch(from + line * LINE, 0, 3);
+}
+
+static inline void copy_one(struct guard *g, const struct rfi_read *read, const unsigned char **from)
+{
+    g->read = read;
+    g->from = from;
+    atomic_signal_fence(memory_order_seq_cst); /* the handler may look from here on */
+    memcpy(read->dest, *from, read->bytes);
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+int rfi_guard_copy(const struct rfi_read *reads, const unsigned char **from, uint32_t n)
+{
+    struct guard g = {.read = NULL};
+    volatile int failed = 0; /* survives the jump */
+    uint32_t i = 0;
+    int rc = install();
+    if (rc < 0)
+        return rc;
+    for (; i < n && i < AHEAD; i++)
+        prefetch(from[i]);
+    if (sigsetjmp(g.back, 0) != 0)
+        failed = failed + 1;
+    active = &g;
+    for (i = g.read ? (uint32_t)(g.read - reads) + 1 : 0; i < n; i++) { /* after a jump: behind the one that failed */
+        if (n - i > AHEAD)
+            prefetch(from[i + AHEAD]);
+        if (from[i])
+            copy_one(&g, &reads[i], &from[i]);
+    }
+    active = NULL;
+    return failed;
+}

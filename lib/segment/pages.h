@@ -1,0 +1,11 @@
+/* Pages of the objects: mapped so that they can be huge, and there before anybody needs them. */
+#pragma once
+
+#include <stdint.h>
+
+/* Maps the object from its start, the address aligned to 2 MiB. NULL with errno. */
+unsigned char *rfi_pages_map(int fd, uint64_t bytes, int prot);
+
+/* Makes [offset, offset + bytes) of the object, which is mapped writable at `map`, be there; page-aligned. Huge pages
+ * where whole ones fit and the kernel has them. 0, or -1 with errno when there is no room. May be asked again. */
+int rfi_pages_populate(int fd, unsigned char *map, uint64_t offset, uint64_t bytes);
