@@ -13,7 +13,8 @@
 
 static const char *const names[] = {
     /* worker */
-    "claim", "describe", "writers", "copy", "submit-entry", "submit-enter", "complete", "publish-before", "publish-after",
+    "claim", "describe", "writers", "copy", "submit-entry", "submit-enter", "complete", "publish-before",
+    "publish-after",
     /* trainer */
     "attach", "take", "release-before", "release-after", "detach",
     /* parent */

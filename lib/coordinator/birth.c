@@ -240,7 +240,8 @@ static void prepare_queues(struct rfi_coordinator *c)
     uint32_t reading = atomic_load_explicit(&c->run.coordinator->reading, memory_order_relaxed);
     for (uint32_t q = 0; reading & RFI_READ_DIRECT && q < f->queues; q++) {
         struct rfi_reader *r = &c->readers[q];
-        int rc = r->ops->prepare ? r->ops->prepare(r, arenas, f->arena_stride * f->ranks, q ? &c->readers[0] : NULL) : 0;
+        int rc =
+            r->ops->prepare ? r->ops->prepare(r, arenas, f->arena_stride * f->ranks, q ? &c->readers[0] : NULL) : 0;
         if (rc == 0)
             continue;
         rfi_log(RFI_LOG_INFO,

@@ -31,8 +31,7 @@ static bool choose_direct(const struct rfi_serve_options *o, bool possible)
     if (o->direct != RF_AUTO)
         return o->direct == RF_ON && possible;
     rfi_dataset_info(o->dataset, &info);
-    return possible && o->engine != RF_ENGINE_NULL &&
-           info.bytes > rfi_min(rfi_room_available(), rfi_room_cgroup()) / 2;
+    return possible && o->engine != RF_ENGINE_NULL && info.bytes > rfi_min(rfi_room_available(), rfi_room_cgroup()) / 2;
 }
 
 /* The state that a run begins with, and its order: at the beginning, or where another life stood. */
@@ -158,8 +157,7 @@ int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology 
     c->n_fields = info.n_fields;
     c->has_labels = rfi_dataset_has_labels(o->dataset);
     c->direct = choose_direct(o, ret->direct_possible);
-    ret->may_be_direct =
-        c->direct || (o->direct == RF_AUTO && ret->direct_possible && o->engine != RF_ENGINE_NULL);
+    ret->may_be_direct = c->direct || (o->direct == RF_AUTO && ret->direct_possible && o->engine != RF_ENGINE_NULL);
     c->heartbeat_ms = o->heartbeat_ms;
     c->timeout_ms = o->timeout_ms;
     c->max_restarts = o->max_restarts;

@@ -114,7 +114,8 @@ static int make_data(struct rfi_segment *s, const char *object, struct rfi_error
         return rfi_fail(err, errno, "cannot create /dev/shm%s: %s. Remove it or choose another name", object,
                         strerror(errno));
     (void)!fchmod(s->data_fd, 0600);
-    if (ftruncate(s->data_fd, (off_t)s->data_bytes) < 0 || !(s->data = rfi_pages_map(s->data_fd, s->data_bytes, PROT_READ | PROT_WRITE)))
+    if (ftruncate(s->data_fd, (off_t)s->data_bytes) < 0 ||
+        !(s->data = rfi_pages_map(s->data_fd, s->data_bytes, PROT_READ | PROT_WRITE)))
         return rfi_fail(err, errno, "cannot map %" PRIu64 " bytes of /dev/shm%s: %s. Lower --prefetch or --ring-bytes",
                         s->data_bytes, object, strerror(errno));
     return 0;

@@ -134,10 +134,8 @@ static void add_run(struct rfi_jobs *j, struct rfi_job *job, struct list *l, uin
             return;
         }
         bytes = rfi_min(run.bytes - at, RFI_PIECE_BYTES);
-        l->reads[l->n] = (struct rfi_read){.fd = l->file->fd,
-                                           .dest = region + run.place + at,
-                                           .offset = run.offset + at,
-                                           .bytes = (uint32_t)bytes};
+        l->reads[l->n] = (struct rfi_read){
+            .fd = l->file->fd, .dest = region + run.place + at, .offset = run.offset + at, .bytes = (uint32_t)bytes};
         l->runs[l->n++] = r;
         l->bytes += bytes;
         if (full(l))

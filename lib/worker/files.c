@@ -208,8 +208,12 @@ struct rfi_open_file *rfi_files_get(struct rfi_files *f, uint32_t file, uint32_t
         }
         struct rfi_open_file *o = &f->slots[i];
         uint32_t *head = &f->heads[bucket(f, file, copy)];
-        *o = (struct rfi_open_file){
-            .file = file, .copy = copy, .fd = fd, .direct = direct, .never_direct = f->direct && !direct, .next = *head};
+        *o = (struct rfi_open_file){.file = file,
+                                    .copy = copy,
+                                    .fd = fd,
+                                    .direct = direct,
+                                    .never_direct = f->direct && !direct,
+                                    .next = *head};
         *head = i;
     } else {
         unlink_lru(f, i);

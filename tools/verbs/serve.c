@@ -77,8 +77,8 @@ static void on_ready(void *ctx, const struct rfi_run_view *run)
     char engine[RFI_ENGINE_NAME];
     rfi_run_engine_name(&run->config, atomic_load_explicit(&run->coordinator->reading, memory_order_relaxed), engine);
     if (s->json)
-        printf("{\"event\":\"ready\",\"name\":\"%s\",\"engine\":\"%s\",\"workers\":%u}\n", run->segment.name,
-               engine, run->config.workers);
+        printf("{\"event\":\"ready\",\"name\":\"%s\",\"engine\":\"%s\",\"workers\":%u}\n", run->segment.name, engine,
+               run->config.workers);
     else
         printf("ready %s\n", run->segment.name);
     fflush(stdout);
@@ -211,9 +211,10 @@ int verb_serve(int argc, char **argv)
          .help = "arena of each rank (default: from --prefetch)"},
         {"queue-depth", CLI_U64, &a.queue_depth, .metavar = "N", .help = "reads in flight a worker (default 32)",
          .max = 4096},
-        {"engine", CLI_CHOICE, &a.engine, .choices = engines, .help = "how to read (default auto: by measurement; see READING)"},
+        {"engine", CLI_CHOICE, &a.engine, .choices = engines,
+         .help = "how to read (default auto: mapped while the data is in memory, else uring, else pread)"},
         {"direct", CLI_CHOICE, &a.direct, .choices = switches,
-         .help = "O_DIRECT (default auto: when the data exceeds half of the free memory)"},
+         .help = "O_DIRECT (default auto: for data that memory does not hold)"},
         {"pin", CLI_CHOICE, &a.pin, .choices = auto_off, .help = "pin workers to cores (default auto)"},
         {"numa", CLI_CHOICE, &a.numa, .choices = auto_off, .help = "bind arenas to NUMA nodes (default auto)"},
         {"heartbeat-ms", CLI_U64, &a.heartbeat_ms, .metavar = "MS",

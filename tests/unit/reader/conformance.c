@@ -227,8 +227,8 @@ ENGINE_TEST(a_failing_read_does_not_hold_up_those_behind_it)
         return;
     struct rfi_read reads[8];
     for (uint32_t i = 0; i < 8; i++)
-        reads[i] = (struct rfi_read){
-            .fd = i % 3 == 1 ? -1 : fd, .dest = buf[i], .offset = 512 * i, .bytes = 512, .tag = i};
+        reads[i] =
+            (struct rfi_read){.fd = i % 3 == 1 ? -1 : fd, .dest = buf[i], .offset = 512 * i, .bytes = 512, .tag = i};
     start(&r, reads, 8, results, seen);
     cr_assert_eq(r.ops->submit(&r), 0);
     reap_all(&r, results, seen);
