@@ -24,6 +24,7 @@ import storm
 from storm import TOKEN, Ringfeed, Trainer, children, files_of_all_sizes, find_command, inquest, key, marked_processes, order_lines, shm_objects, wait_gone
 
 WORKER_POINTS = ("claim", "describe", "writers", "submit-entry", "submit-enter", "complete", "publish-before", "publish-after")
+COPY_POINTS = ("copy",)  # of the mapped engine alone
 TRAINER_POINTS = ("attach", "take", "release-before", "release-after", "detach")
 PARENT_POINTS = ("spawn", "drain", "reclaim", "checkpoint-temp", "checkpoint-prev", "checkpoint-new")
 GATED_POINTS = ("cut", "rebalance")
@@ -45,6 +46,7 @@ class Variant:
 VARIANTS = {
     "uring": Variant("--engine", "uring", "--direct", "off", share=0.5, must=WORKER_POINTS + TRAINER_POINTS + PARENT_POINTS),
     "direct": Variant("--engine", "uring", "--direct", "on", "--prefetch", 3, "--cache-bytes", "6M", share=0.3),
+    "mapped": Variant("--engine", "mapped", "--direct", "off", share=0.1, must=COPY_POINTS),
     "adaptive": Variant("--engine", "pread", "--strategy", "adaptive", ranks=3, epochs=2, steps=(2, 2, 40), share=0.2, gated=True,
                         must=GATED_POINTS),
 }
@@ -316,7 +318,7 @@ class Lives:
 
     def worker_spec(self):
         missing = self.missing()
-        often = {p: 40 if p in missing else 100 for p in WORKER_POINTS if p in missing or (self.points and self.hurting())}
+        often = {p: 40 if p in missing else 100 for p in WORKER_POINTS + COPY_POINTS if p in missing or (self.points and self.hurting())}
         return [f"{p}:1/{n}" for p, n in often.items()]
 
     def parent_spec(self):
@@ -370,7 +372,7 @@ def main():
         try:
             points = fail_points(ringfeed)
             if points:
-                known = set(WORKER_POINTS + TRAINER_POINTS + PARENT_POINTS + GATED_POINTS)
+                known = set(WORKER_POINTS + COPY_POINTS + TRAINER_POINTS + PARENT_POINTS + GATED_POINTS)
                 assert set(points) == known, f"fail points that nobody dies at: {set(points) ^ known}"
             else:
                 print("SKIPPED kills at fail points: this build has none (meson -Dfail_points=true)", flush=True)

@@ -31,6 +31,7 @@ VARIANTS = {
     "direct": ("--engine", "uring", "--direct", "on", "--queue-depth", 64),
     "direct-tight": ("--engine", "uring", "--direct", "on", "--queue-depth", 8, "--prefetch", 2),
     "pread": ("--engine", "pread", "--direct", "off"),
+    "mapped": ("--engine", "mapped", "--direct", "off"),
 }
 
 
