@@ -146,8 +146,8 @@ static int by_place(const void *a, const void *b)
 /* All decisions are counted; the last ones in epoch, rank and batch are listed. */
 static void read_cache(const struct rfi_run_view *r, rf_stat *s)
 {
-    struct rfi_cache_region cache;
-    if (!rfi_cache_region(r, &cache))
+    struct rfi_resident_region cache;
+    if (!rfi_resident_region(r, &cache))
         return;
     s->cache_bytes = r->config.cache_bytes;
     s->cached_samples = word(&cache.head->samples);

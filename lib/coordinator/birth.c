@@ -212,15 +212,15 @@ static int make_rings(struct rfi_coordinator *c)
 static int make_cache(struct rfi_coordinator *c)
 {
     const struct rfi_config_shared *f = &c->plan.config;
-    struct rfi_cache_region region;
-    struct rfi_cache_map map;
-    if (!rfi_cache_region(&c->run, &region) || !region.places)
+    struct rfi_resident_region region;
+    struct rfi_resident_map map;
+    if (!rfi_resident_region(&c->run, &region) || !region.places)
         return 0;
-    struct rfi_cache_size size = {.n = f->cache_samples, .unit = f->cache_unit};
-    int rc = rfi_cache_map_init(&map, c->dataset, &size, region.places, c->err);
+    struct rfi_resident_size size = {.n = f->cache_samples, .unit = f->cache_unit};
+    int rc = rfi_resident_map_init(&map, c->dataset, &size, region.places, c->err);
     if (rc == 0)
-        rc = rfi_cache_map_fill(&map, c->dataset, region.places, c->err);
-    rfi_cache_map_fini(&map);
+        rc = rfi_resident_map_fill(&map, c->dataset, region.places, c->err);
+    rfi_resident_map_fini(&map);
     return rc;
 }
 
@@ -298,7 +298,7 @@ static int make_queues(struct rfi_coordinator *c)
     if (f->hedge_ms && !hedged)
         rfi_log(RFI_LOG_WARNING, "--hedge-ms does nothing here: the engine %s reads one after the other",
                 c->readers[0].ops->name);
-    for (uint32_t q = 0; (c->plan.may_be_direct || hedged) && q < f->queues; q++) {
+    for (uint32_t q = 0; (c->plan.may_be_direct || hedged || f->sweeps) && q < f->queues; q++) {
         uint64_t bytes = (uint64_t)f->queue_depth * RFI_STAGING_BYTES;
         void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         if (p == MAP_FAILED)

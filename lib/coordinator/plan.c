@@ -20,7 +20,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-enum { DEFAULT_QUEUE_DEPTH = 32, MOVES_ROOM = 16384 };
+enum { DEFAULT_QUEUE_DEPTH = 32, MOVES_ROOM = 16384, SWEPT_BYTES = 32 << 10 };
 
 /* O_DIRECT pays when the page cache cannot hold the data anyway. */
 static bool choose_direct(const struct rfi_serve_options *o, bool possible)
@@ -117,20 +117,40 @@ static void copy_faults(const struct rfi_serve_options *o, uint64_t loaded, stru
 
 static int plan_cache(const struct rfi_serve_options *o, struct rfi_config_shared *c, struct rfi_error *err)
 {
-    struct rfi_cache_size size = {0};
+    struct rfi_resident_size size = {0};
     int rc = 0;
     if (o->cache_bytes > UINT64_MAX / 16)
         return rfi_fail(err, EINVAL, "--cache-bytes %" PRIu64 " is beyond any memory. Use less", o->cache_bytes);
     if (o->cache_bytes && o->engine == RF_ENGINE_NULL)
         rfi_log(RFI_LOG_WARNING, "--cache-bytes does nothing with the engine null: it reads nothing");
     else
-        rc = rfi_cache_size(o->dataset, o->cache_bytes, &size, err);
+        rc = rfi_resident_size(o->dataset, o->cache_bytes, &size, err);
     if (rc == 0 && o->cache_bytes && !size.n && c->samples && o->engine != RF_ENGINE_NULL)
         rfi_log(RFI_LOG_WARNING, "--cache-bytes %" PRIu64 " is less than one sample: nothing is kept", o->cache_bytes);
     c->cache_samples = size.n;
     c->cache_unit = size.unit;
-    c->cache_bytes = rfi_align_up(size.bytes, RFI_CACHE_CHUNK);
+    c->cache_bytes = rfi_align_up(size.bytes, RFI_RESIDENT_CHUNK);
     return rc;
+}
+
+/* A block shuffle of small samples reads whole blocks, and for that the ring holds two windows: one with the trainer,
+ * one being read. Large samples are read as well one by one. */
+static void plan_sweeps(const struct rfi_serve_options *o, const struct rfi_order *order, struct rfi_config_shared *c,
+                        uint64_t largest, uint64_t *prefetch, uint64_t *ring_bytes)
+{
+    uint64_t window = rfi_min(rfi_order_window_samples(order), rfi_order_samples(order)), batch = c->batch;
+    uint64_t mean = rfi_dataset_mean_bytes(o->dataset);
+    *prefetch = o->prefetch;
+    *ring_bytes = o->ring_bytes;
+    c->sweeps = c->shuffle == RF_SHUFFLE_BLOCK && mean <= SWEPT_BYTES && !o->hedge_ms && o->engine != RF_ENGINE_NULL &&
+                batch && window;
+    if (!c->sweeps || o->prefetch || o->ring_bytes)
+        return;
+    *prefetch = rfi_min(2 * (window / batch + 2), RFI_PREFETCH_MAX);
+    if (!rfi_dataset_fixed_bytes(o->dataset) && rfi_mul_over(*prefetch * batch, mean, ring_bytes))
+        *ring_bytes = 0;
+    if (*ring_bytes)
+        *ring_bytes = rfi_max(*ring_bytes, largest) + 2 * largest;
 }
 
 int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology *t, struct rfi_serve_plan *ret,
@@ -138,7 +158,7 @@ int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology 
 {
     struct rfi_config_shared *c = &ret->config;
     rf_dataset_info info;
-    uint64_t depth;
+    uint64_t depth, prefetch, ring_bytes;
     *ret = (struct rfi_serve_plan){0};
     rfi_dataset_info(o->dataset, &info);
     copy_order(o->order, c);
@@ -155,8 +175,9 @@ int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology 
     if (rc == 0)
         rc = rfi_plan_largest_of(o->dataset, ret->order, o->order->tail, c->align, &ret->largest, err);
     if (rc == 0)
-        rc = rfi_plan_arena(ret->largest, info.fixed_bytes != 0, o->prefetch, o->ring_bytes, &depth, &c->arena_bytes,
-                            err);
+        plan_sweeps(o, ret->order, c, ret->largest, &prefetch, &ring_bytes);
+    if (rc == 0)
+        rc = rfi_plan_arena(ret->largest, info.fixed_bytes != 0, prefetch, ring_bytes, &depth, &c->arena_bytes, err);
     if (rc < 0)
         return rc;
     c->arena_bytes = rfi_align_up(c->arena_bytes, c->align);
@@ -184,7 +205,7 @@ int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology 
     c->started_ns = rfi_now_ns();
     copy_faults(o, rfi_state_last(&ret->birth)->n_faults, c);
     memcpy(c->fingerprint, info.fingerprint, sizeof info.fingerprint);
-    if (ret->may_be_direct || c->hedge_ms)
+    if (ret->may_be_direct || c->hedge_ms || c->sweeps)
         ret->staging_bytes = (uint64_t)c->queues * c->queue_depth * RFI_STAGING_BYTES;
     rc = plan_cache(o, c, err);
     if (rc < 0)

@@ -240,6 +240,11 @@ uint64_t rfi_order_samples(const struct rfi_order *o)
     return o->samples;
 }
 
+uint64_t rfi_order_window_samples(const struct rfi_order *o)
+{
+    return o->window;
+}
+
 uint64_t rfi_order_batch_samples(const struct rfi_order *o)
 {
     return o->batch;

@@ -44,6 +44,7 @@ void rfi_order_move_table(struct rfi_order *o, void *table);
 
 uint64_t rfi_order_samples(const struct rfi_order *o);
 uint64_t rfi_order_batch_samples(const struct rfi_order *o); /* B */
+uint64_t rfi_order_window_samples(const struct rfi_order *o); /* of a window of blocks */
 uint32_t rfi_order_world_size(const struct rfi_order *o);
 uint64_t rfi_order_rank_samples(const struct rfi_order *o, uint32_t rank);
 uint64_t rfi_order_len(const struct rfi_order *o, uint32_t rank); /* batches an epoch */
@@ -69,6 +70,10 @@ uint64_t rfi_view_fill_tail(struct rfi_view *v, uint64_t from, uint64_t count, u
 /* Batch `batch` under the tail rule into ids[B] and flags[B] (flags may be NULL); returns the count,
  * 0 past the end. */
 uint64_t rfi_view_batch(struct rfi_view *v, uint64_t batch, uint64_t *ids, uint8_t *flags);
+
+/* Batches from `batch` to the end of its window of blocks, itself included; where there are no windows, to the end of
+ * the epoch. */
+uint64_t rfi_view_window_left(const struct rfi_view *v, uint64_t batch);
 
 /* Samples [from, from + count) of it, for batches too large to be held; returns how many there are. */
 uint64_t rfi_view_batch_part(struct rfi_view *v, uint64_t batch, uint64_t from, uint64_t count, uint64_t *ids,

@@ -88,6 +88,16 @@ uint64_t rfi_view_len(const struct rfi_view *v)
     return v->list ? v->list->batches : rfi_order_len_in(v->order, v->epoch, v->rank);
 }
 
+uint64_t rfi_view_window_left(const struct rfi_view *v, uint64_t batch)
+{
+    const struct rfi_order *o = v->order;
+    uint64_t len = rfi_view_len(v), left = batch < len ? len - batch : 1;
+    if (o->shuffle != RF_SHUFFLE_BLOCK || v->rest || v->list)
+        return left;
+    uint64_t inside = o->window - batch * o->batch % o->window;
+    return rfi_min(left, rfi_div_up(inside, o->batch));
+}
+
 bool rfi_view_is_own(const struct rfi_view *v)
 {
     return !v->list;

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 /* The k-th kept sample. */
-static uint64_t member(const struct rfi_cache_map *m, uint64_t k)
+static uint64_t member(const struct rfi_resident_map *m, uint64_t k)
 {
     return m->n == m->samples ? k : rfi_permutation_at(&m->members, k);
 }
@@ -20,7 +20,7 @@ static int extent_of(const struct rfi_dataset *d, uint64_t id, struct rfi_extent
                     (unsigned long long)id);
 }
 
-static int open_members(struct rfi_cache_map *m, struct rfi_error *err)
+static int open_members(struct rfi_resident_map *m, struct rfi_error *err)
 {
     size_t storage = rfi_permutation_storage(m->samples);
     m->storage = storage ? malloc(storage * sizeof *m->storage) : NULL;
@@ -34,16 +34,16 @@ static int open_members(struct rfi_cache_map *m, struct rfi_error *err)
 /* 32 bits reach everywhere. */
 static uint64_t unit_for(uint64_t room)
 {
-    uint64_t unit = RFI_CACHE_ALIGN;
+    uint64_t unit = RFI_RESIDENT_ALIGN;
     while (room / unit > UINT32_MAX)
         unit *= 2;
     return unit;
 }
 
-static int count_variable(const struct rfi_dataset *d, uint64_t samples, uint64_t room, struct rfi_cache_size *s,
+static int count_variable(const struct rfi_dataset *d, uint64_t samples, uint64_t room, struct rfi_resident_size *s,
                           struct rfi_error *err)
 {
-    struct rfi_cache_map m = {.samples = samples};
+    struct rfi_resident_map m = {.samples = samples};
     int rc = open_members(&m, err);
     s->unit = unit_for(room);
     while (rc == 0 && s->n < samples) {
@@ -54,14 +54,14 @@ static int count_variable(const struct rfi_dataset *d, uint64_t samples, uint64_
         s->bytes += rfi_align_up(e.bytes, s->unit);
         s->n++;
     }
-    rfi_cache_map_fini(&m);
+    rfi_resident_map_fini(&m);
     return rc;
 }
 
-int rfi_cache_size(const struct rfi_dataset *d, uint64_t room, struct rfi_cache_size *ret, struct rfi_error *err)
+int rfi_resident_size(const struct rfi_dataset *d, uint64_t room, struct rfi_resident_size *ret, struct rfi_error *err)
 {
     uint64_t samples = rfi_dataset_samples(d), fixed = rfi_dataset_fixed_bytes(d);
-    *ret = (struct rfi_cache_size){0};
+    *ret = (struct rfi_resident_size){0};
     if (samples == 0 || room == 0)
         return 0;
     if (!fixed)
@@ -71,24 +71,24 @@ int rfi_cache_size(const struct rfi_dataset *d, uint64_t room, struct rfi_cache_
     return 0;
 }
 
-int rfi_cache_map_init(struct rfi_cache_map *m, const struct rfi_dataset *d, const struct rfi_cache_size *size,
-                       const uint32_t *places, struct rfi_error *err)
+int rfi_resident_map_init(struct rfi_resident_map *m, const struct rfi_dataset *d, const struct rfi_resident_size *size,
+                          const uint32_t *places, struct rfi_error *err)
 {
-    *m = (struct rfi_cache_map){.n = size->n,
-                                .samples = size->n ? rfi_dataset_samples(d) : 0,
-                                .fixed = rfi_dataset_fixed_bytes(d),
-                                .unit = size->unit,
-                                .places = size->unit ? places : NULL};
+    *m = (struct rfi_resident_map){.n = size->n,
+                                   .samples = size->n ? rfi_dataset_samples(d) : 0,
+                                   .fixed = rfi_dataset_fixed_bytes(d),
+                                   .unit = size->unit,
+                                   .places = size->unit ? places : NULL};
     return m->n && m->n < m->samples ? open_members(m, err) : 0;
 }
 
-void rfi_cache_map_fini(struct rfi_cache_map *m)
+void rfi_resident_map_fini(struct rfi_resident_map *m)
 {
     free(m->storage);
 }
 
-int rfi_cache_map_fill(const struct rfi_cache_map *m, const struct rfi_dataset *d, uint32_t *places,
-                       struct rfi_error *err)
+int rfi_resident_map_fill(const struct rfi_resident_map *m, const struct rfi_dataset *d, uint32_t *places,
+                          struct rfi_error *err)
 {
     uint64_t at = 0;
     for (uint64_t k = 0; m->unit && k < m->n; k++) {

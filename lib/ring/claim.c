@@ -203,6 +203,12 @@ static uint64_t freed_soon(const struct rfi_ring *r)
 
 uint32_t rfi_ring_claimable(const struct rfi_ring *r)
 {
+    uint64_t ignored;
+    return rfi_ring_claimable_from(r, &ignored);
+}
+
+uint32_t rfi_ring_claimable_from(const struct rfi_ring *r, uint64_t *ret_ticket)
+{
     uint64_t freed = freed_soon(r);
     uint32_t n = 0;
 
@@ -213,7 +219,10 @@ uint32_t rfi_ring_claimable(const struct rfi_ring *r)
         if (rfi_word_ticket(word) == t && rfi_word_state(word) != RFI_FREE)
             continue;
         rfi_ring_generation(r, t, &g);
-        n += !stopped(&g, t) && !past_the_end(r, &g, t);
+        if (stopped(&g, t) || past_the_end(r, &g, t))
+            continue;
+        if (n++ == 0)
+            *ret_ticket = t;
     }
     return n;
 }

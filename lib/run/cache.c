@@ -13,20 +13,20 @@ static uint64_t places_bytes(const struct rfi_config_shared *c)
     return c->cache_unit ? c->cache_samples * sizeof(uint32_t) : 0;
 }
 
-uint64_t rfi_cache_region_bytes(const struct rfi_config_shared *c)
+uint64_t rfi_resident_region_bytes(const struct rfi_config_shared *c)
 {
     if (c->cache_samples == 0)
         return 0;
-    return sizeof(struct rfi_cache_shared) + kept_bytes(c) + places_bytes(c) + c->cache_bytes / RFI_CACHE_CHUNK;
+    return sizeof(struct rfi_resident_shared) + kept_bytes(c) + places_bytes(c) + c->cache_bytes / RFI_RESIDENT_CHUNK;
 }
 
-bool rfi_cache_region(const struct rfi_run_view *r, struct rfi_cache_region *ret)
+bool rfi_resident_region(const struct rfi_run_view *r, struct rfi_resident_region *ret)
 {
     const struct rfi_config_shared *c = &r->config;
     if (c->cache_samples == 0)
         return false;
     unsigned char *p = rfi_segment_region(&r->segment, RFI_R_CACHE);
-    ret->head = (struct rfi_cache_shared *)(void *)p;
+    ret->head = (struct rfi_resident_shared *)(void *)p;
     p += sizeof *ret->head;
     ret->kept = (_Atomic uint64_t *)(void *)p;
     p += kept_bytes(c);

@@ -7,35 +7,35 @@
 
 #include "run/run.h"
 
-enum { RFI_CACHE_CHUNK = 2 << 20 }; /* the memory is taken piece by piece, when first needed */
+enum { RFI_RESIDENT_CHUNK = 2 << 20 }; /* the memory is taken piece by piece, when first needed */
 
-struct rfi_cache_shared {
+struct rfi_resident_shared {
     alignas(128) _Atomic uint64_t samples; /* kept now */
     _Atomic uint64_t bytes;
     _Atomic uint32_t full; /* /dev/shm gave no more: nothing is added any longer */
     uint32_t pad0;
     uint64_t pad1[13];
 };
-_Static_assert(sizeof(struct rfi_cache_shared) == 128, "cache header");
+_Static_assert(sizeof(struct rfi_resident_shared) == 128, "cache header");
 
-struct rfi_cache_region {
-    struct rfi_cache_shared *head;
+struct rfi_resident_region {
+    struct rfi_resident_shared *head;
     _Atomic uint64_t *kept; /* a bit a sample */
     _Atomic uint8_t *chunks; /* 1: this chunk has its memory */
     uint32_t *places; /* [config.cache_samples] with variable sizes, else NULL */
 };
 
-uint64_t rfi_cache_region_bytes(const struct rfi_config_shared *c);
+uint64_t rfi_resident_region_bytes(const struct rfi_config_shared *c);
 /* False: the run has no cache. */
-bool rfi_cache_region(const struct rfi_run_view *r, struct rfi_cache_region *ret);
+bool rfi_resident_region(const struct rfi_run_view *r, struct rfi_resident_region *ret);
 
-static inline bool rfi_cache_is_kept(const struct rfi_cache_region *c, uint64_t k)
+static inline bool rfi_resident_is_kept(const struct rfi_resident_region *c, uint64_t k)
 {
     return atomic_load_explicit(&c->kept[k / 64], memory_order_acquire) >> k % 64 & 1;
 }
 
 /* True for who has set it first. */
-static inline bool rfi_cache_set_kept(const struct rfi_cache_region *c, uint64_t k)
+static inline bool rfi_resident_set_kept(const struct rfi_resident_region *c, uint64_t k)
 {
     uint64_t bit = UINT64_C(1) << k % 64;
     return !(atomic_fetch_or_explicit(&c->kept[k / 64], bit, memory_order_release) & bit);

@@ -67,7 +67,7 @@ int rfi_run_size(struct rfi_config_shared *c, uint64_t dataset_bytes, uint64_t m
             [RFI_R_MOVES] = {1, sizeof(struct rfi_moves_shared) + c->moves_cap * sizeof(struct rfi_move)},
             [RFI_R_FAULTS] = {1, rfi_faults_bytes(c)},
             [RFI_R_HISTORY] = {sizeof(struct rfi_history_shared), (uint64_t)c->workers + c->ranks},
-            [RFI_R_CACHE] = {1, rfi_cache_region_bytes(c)},
+            [RFI_R_CACHE] = {1, rfi_resident_region_bytes(c)},
         }};
     int rc = rfi_segment_layout(ret->regions, RFI_N_REGIONS, regions, &ret->control_bytes, err);
     if (rc < 0)
@@ -80,7 +80,7 @@ int rfi_run_size(struct rfi_config_shared *c, uint64_t dataset_bytes, uint64_t m
     if (rfi_mul_over(c->arena_stride, c->arenas, &data) || rfi_add_over(data, c->arena_first, &data) ||
         data > UINT64_MAX / 4)
         return rfi_fail(err, EOVERFLOW, "the arenas would be larger than any memory. Lower --ring-bytes or --ranks");
-    c->cache_first = rfi_align_up(data, RFI_CACHE_CHUNK);
+    c->cache_first = rfi_align_up(data, RFI_RESIDENT_CHUNK);
     ret->data_bytes = c->cache_samples ? c->cache_first + c->cache_bytes : data;
     ret->cache_bytes = ret->data_bytes - data;
     ret->spare_bytes = c->arena_stride * (c->arenas - c->ranks);
@@ -104,7 +104,7 @@ uint64_t rfi_run_signature(void)
                               sizeof(struct rfi_fault),
                               sizeof(struct rfi_fault_part),
                               sizeof(struct rfi_history_shared),
-                              sizeof(struct rfi_cache_shared),
+                              sizeof(struct rfi_resident_shared),
                               RFI_N_REGIONS};
     uint64_t h = 14695981039346656037u; /* FNV-1a over the words */
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
@@ -129,7 +129,7 @@ static int check_config(struct rfi_run_view *r, struct rfi_error *err)
               (uint64_t)c.first_rank + c.ranks <= c.world_size && c.queue_depth <= 4096 && c.n_fields < 65536 &&
               c.batch && c.fixed_bytes <= UINT64_MAX / 4 && c.faults_loaded <= RFI_FAULTS_LOADED_MAX &&
               c.cache_samples <= UINT64_MAX / 64 && c.cache_bytes <= UINT64_MAX / 8 &&
-              c.cache_bytes % RFI_CACHE_CHUNK == 0;
+              c.cache_bytes % RFI_RESIDENT_CHUNK == 0;
     ok = ok && rfi_run_size(&c, r->segment.regions[RFI_R_DATASET].bytes, r->segment.regions[RFI_R_MEMBERSHIP].bytes,
                             r->segment.regions[RFI_R_ORIGIN].bytes, &size, err) == 0;
     for (uint32_t i = 0; ok && i < RFI_N_REGIONS; i++)

@@ -57,7 +57,7 @@ struct rfi_config_shared {
     uint32_t moves_cap; /* entries of the rebalance log */
     uint32_t gated; /* a ring stops at the end of each epoch until its log is closed */
     uint32_t replication; /* workers that read for a rank; 1: any may */
-    uint32_t pad0;
+    uint32_t sweeps; /* block shuffle reads whole blocks (worker/sweep.h) */
     uint32_t spares; /* io_urings that replace ones whose reads do not end */
     uint32_t arenas; /* one a rank, then `ranks` for each spare io_uring */
     uint32_t strategy, base, shuffle, tail, hash_key;

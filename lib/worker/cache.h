@@ -8,21 +8,22 @@
 struct rfi_jobs;
 struct rfi_job;
 
-struct rfi_cache {
+struct rfi_resident {
     bool on;
     bool refers; /* batches of kept samples may be references: nothing is ever written in their places */
-    struct rfi_cache_map map;
-    struct rfi_cache_region region;
+    struct rfi_resident_map map;
+    struct rfi_resident_region region;
     unsigned char *base;
 };
 
-int rfi_cache_open(struct rfi_cache *c, struct rfi_run_view *run, const struct rfi_dataset *d, struct rfi_error *err);
+int rfi_resident_open(struct rfi_resident *c, struct rfi_run_view *run, const struct rfi_dataset *d,
+                      struct rfi_error *err);
 
 /* After the batch was planned: marks the samples that are kept and takes their reads out of the plan. */
-int rfi_cache_look(struct rfi_jobs *j, struct rfi_job *job);
+int rfi_resident_look(struct rfi_jobs *j, struct rfi_job *job);
 
 /* Copies the marked samples to their places. */
-void rfi_cache_copy(struct rfi_jobs *j, struct rfi_job *job);
+void rfi_resident_copy(struct rfi_jobs *j, struct rfi_job *job);
 
 /* The batch is read and repaired: keeps its sound samples that belong to the cache. */
-void rfi_cache_keep(struct rfi_jobs *j, struct rfi_job *job);
+void rfi_resident_keep(struct rfi_jobs *j, struct rfi_job *job);

@@ -73,3 +73,16 @@ int rfi_content_footprint(void *ctx, const struct rfi_generation *g, uint64_t ti
         *k = (struct rfi_known_footprint){.epoch = epoch, .batch = batch, .moves = g->log_length, .bytes = *ret};
     return rc;
 }
+
+uint64_t rfi_content_window_left(struct rfi_content *c, const struct rfi_ring *r, uint64_t ticket)
+{
+    struct rfi_generation g;
+    uint64_t epoch, batch;
+    rfi_ring_generation(r, ticket, &g);
+    if (ticket >= g.end_ticket)
+        return 1;
+    rfi_run_content(c->lens, &g, ticket, &epoch, &batch);
+    if (rfi_view_seek_moved(c->view, epoch, c->rank, g.log_length, &c->err) < 0)
+        return 1;
+    return rfi_view_window_left(c->view, batch);
+}

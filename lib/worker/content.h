@@ -46,3 +46,6 @@ uint64_t rfi_content_at(struct rfi_content *c, uint64_t epoch, uint64_t batch, u
 /* The batch of the rank's epoch that follows `batch`, which rfi_content_at looked at last; the first follows the
  * last. */
 uint64_t rfi_content_after(const struct rfi_content *c, uint64_t batch);
+
+/* Batches from `ticket`'s to the end of its window of blocks, itself included (block shuffle). */
+uint64_t rfi_content_window_left(struct rfi_content *c, const struct rfi_ring *r, uint64_t ticket);

@@ -18,7 +18,7 @@
 #include <string.h>
 
 /* Where copies are not made, every so many batches one is tried that way, to see whether its data is in memory. */
-enum { NONE = UINT32_MAX, REAP_MOST = 64, TRY_EVERY = 16 };
+enum { NONE = UINT32_MAX, REAP_MOST = 64, TRY_EVERY = 16, SWEPT_MOST = 4096 };
 
 int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint32_t worker)
 {
@@ -30,7 +30,9 @@ int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint
     j->reader = &setup->readers[j->queue];
     j->staging = setup->staging[j->queue];
     j->contents = calloc(c->ranks, sizeof *j->contents);
-    j->n_jobs = (uint32_t)rfi_min(rfi_min((uint64_t)c->ranks * c->depth, c->queue_depth), 64);
+    j->n_jobs = c->sweeps ? SWEPT_MOST : (uint32_t)rfi_min(c->queue_depth, 64);
+    j->n_jobs = (uint32_t)rfi_min((uint64_t)c->ranks * c->depth, j->n_jobs);
+    j->sweeps = c->sweeps && j->staging ? calloc(c->ranks, sizeof *j->sweeps) : NULL;
     j->jobs = calloc(j->n_jobs, sizeof *j->jobs);
     j->flights = calloc(c->queue_depth, sizeof *j->flights);
     if (!j->contents || !j->jobs || !j->flights)
@@ -44,7 +46,7 @@ int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint
         j->hedge_ns = (uint64_t)c->hedge_ms * 1000000u;
     j->files.whole = c->on_error == RF_ON_ERROR_RAISE && !c->mirrors;
     if (rc == 0)
-        rc = rfi_cache_open(&j->cache, run, setup->dataset, &err);
+        rc = rfi_resident_open(&j->cache, run, setup->dataset, &err);
     for (uint32_t i = 0; rc == 0 && i < c->ranks; i++)
         rc = rfi_content_init(&j->contents[i], setup->dataset, setup->order, c->first_rank + i, &run->ranks[i].lens,
                               c->align, c->depth);
@@ -87,7 +89,7 @@ static int plan_job(struct rfi_jobs *j, struct rfi_job *job)
     if (rc == 0)
         rc = rfi_plan_batch(j->setup->dataset, j->run->config.align, content->ids, job->n_samples, &job->plan, &err);
     if (rc == 0)
-        rc = rfi_cache_look(j, job);
+        rc = rfi_resident_look(j, job);
     if (rc < 0)
         job->error = -rc;
     rfi_publish_describe(j, job, b.epoch, b.batch, content);
@@ -147,7 +149,7 @@ static void next_run(struct rfi_job *job)
 
 static bool all_issued(const struct rfi_job *job)
 {
-    return job->error || !due_run(job);
+    return job->sweep_left == 0 && (job->error || !due_run(job));
 }
 
 unsigned char *rfi_job_region(const struct rfi_jobs *j, const struct rfi_job *job)
@@ -174,10 +176,15 @@ void rfi_job_fail(struct rfi_job *job, int error, uint32_t file, uint64_t offset
     job->error_offset = offset;
 }
 
-static void finish_if_done(struct rfi_jobs *j, struct rfi_job *job)
+void rfi_job_finish(struct rfi_jobs *j, struct rfi_job *job)
 {
     if (job->in_flight || !all_issued(job))
         return;
+    if (job->sweep_failed && !job->error) { /* once more, in the usual way */
+        job->sweep_failed = false;
+        job->run = 0;
+        return;
+    }
     if (!job->error && rfi_repair_step(j, job))
         return; /* the next round issues it */
     rfi_ring_writers_end(&j->run->rings[job->ring], job->claim.slot, j->queue);
@@ -231,7 +238,7 @@ void rfi_flight_queue(struct rfi_jobs *j, uint32_t tag)
     e->file = f->file->file;
     e->offset = f->need_from;
     e->bytes = f->bytes;
-    e->staged = f->copy_to != NULL;
+    e->staged = f->copy_to || f->sweep;
     e->submitted_ns = rfi_now_ns();
     /* A beat too: the pread engine reads inside queue(), and a round of many reads may be long. */
     atomic_store_explicit(&j->record->heartbeat_ns, e->submitted_ns, memory_order_relaxed);
@@ -287,7 +294,7 @@ static bool issue_piece(struct rfi_jobs *j, struct rfi_job *job)
 }
 
 /* Some places are kept for second reads: else late first ones could take them all. */
-static bool may_issue(const struct rfi_jobs *j)
+bool rfi_may_issue(const struct rfi_jobs *j)
 {
     uint32_t depth = j->reader->depth;
     return j->free_flight != NONE && (!j->hedge_ns || depth < 2 || j->in_flight < depth - rfi_max(1, depth / 4));
@@ -295,6 +302,7 @@ static bool may_issue(const struct rfi_jobs *j)
 
 void rfi_jobs_issue(struct rfi_jobs *j)
 {
+    rfi_sweep_issue(j);
     for (uint32_t i = 0, left = j->used; left > 0 && i < j->n_jobs; i++) {
         struct rfi_job *job = &j->jobs[i];
         if (!job->used)
@@ -304,14 +312,14 @@ void rfi_jobs_issue(struct rfi_jobs *j)
             (j->reading & RFI_READ_COPIES || j->claimed % TRY_EVERY == 1))
             rfi_job_copy(j, job);
         job->copied = true;
-        while (!all_issued(job) && may_issue(j))
+        while (!all_issued(job) && rfi_may_issue(j))
             if (!issue_piece(j, job))
                 break;
         if (job->copies_left && !job->error && all_issued(job)) {
             j->reader->ops->submit(j->reader); /* the device works meanwhile */
-            rfi_cache_copy(j, job);
+            rfi_resident_copy(j, job);
         }
-        finish_if_done(j, job);
+        rfi_job_finish(j, job);
     }
 }
 
@@ -341,6 +349,8 @@ static void continue_flight(struct rfi_jobs *j, uint32_t tag, uint64_t got_to)
 static void copy_staged(struct rfi_flight *f, uint64_t to)
 {
     uint64_t from = rfi_max(f->need_from, f->offset);
+    if (f->sweep)
+        rfi_sweep_scatter(f, to);
     if (!f->copy_to || to <= from)
         return;
     memcpy(f->copy_to + (from - f->need_from), f->dest + (from - f->offset), to - from);
@@ -369,12 +379,19 @@ static void settle_flight(struct rfi_jobs *j, uint32_t tag, int error, uint64_t 
         land(j, tag); /* failed, and the other one is still out */
         return;
     }
+    if (f->sweep) {
+        struct rfi_flight swept = *f;
+        land(j, tag);
+        RFI_FAIL_POINT("complete");
+        rfi_sweep_settle(j, &swept, error != 0);
+        return;
+    }
     if (error)
         rfi_repair_failed_read(j, job, f->run, f->file->file, from, f->need_to, error, offset);
     land(j, tag);
     job->in_flight--;
     RFI_FAIL_POINT("complete");
-    finish_if_done(j, job);
+    rfi_job_finish(j, job);
 }
 
 static void complete(struct rfi_jobs *j, const struct rfi_completion *c)

@@ -6,6 +6,7 @@
 #include "worker/cache.h"
 #include "worker/content.h"
 #include "worker/files.h"
+#include "worker/sweep.h"
 #include "worker/worker.h"
 
 #include <stdbool.h>
@@ -53,6 +54,8 @@ struct rfi_job {
     bool copied; /* what could be copied is: the plan's runs are what is left */
     bool resident; /* all samples lie in the resident cache, and the batch refers to them there */
     uint32_t copies_left; /* samples of the resident cache that are not in their places yet */
+    uint32_t sweep_left; /* its entries in a sweep with bytes that were not asked for */
+    bool sweep_failed; /* a piece with some of its bytes was not read */
     bool writing; /* our bit is set in the slot's writers mask */
     /* First failure. */
     int error;
@@ -83,6 +86,8 @@ struct rfi_flight {
     uint32_t bytes; /* asked for */
     uint64_t need_from, need_to; /* file offsets that the batch needs of it */
     unsigned char *copy_to; /* staged: final place of need_from */
+    struct rfi_sweep *sweep; /* staged, and scattered to entries [first, last] of it; NULL: of one run */
+    uint64_t first, last;
     uint32_t next_free;
 };
 
@@ -100,7 +105,9 @@ struct rfi_jobs {
     struct rfi_flight *flights; /* [queue_depth] */
     uint32_t free_flight; /* chain */
     uint32_t in_flight;
-    struct rfi_cache cache;
+    struct rfi_resident cache;
+    struct rfi_sweep *sweeps; /* [ranks]; NULL: samples are read one by one */
+    uint32_t n_sweeps; /* begun, ever */
     uint32_t reading; /* how this round reads: bits of reader/choose.h */
     uint32_t claimed; /* batches, ever */
     uint64_t queued_bytes; /* asked for or copied since the last submission */
@@ -123,6 +130,12 @@ bool rfi_jobs_unissued(const struct rfi_jobs *j);
 
 /* Queues reads while there is room; publishes jobs that need none. */
 void rfi_jobs_issue(struct rfi_jobs *j);
+
+/* Whether there is room for one read more. */
+bool rfi_may_issue(const struct rfi_jobs *j);
+
+/* Publishes the job if it is complete. */
+void rfi_job_finish(struct rfi_jobs *j, struct rfi_job *job);
 
 /* Marks the job as failed; the first failure counts. */
 void rfi_job_fail(struct rfi_job *job, int error, uint32_t file, uint64_t offset);

@@ -335,7 +335,7 @@ bool rfi_repair_step(struct rfi_jobs *j, struct rfi_job *job)
         if (r->suspects[r->slot].state != RFI_SOUND && begin_slot(j, job))
             return true;
     if (!job->error)
-        rfi_cache_keep(j, job);
+        rfi_resident_keep(j, job);
     if (!job->error && r->n_decisions)
         settle(j, job);
     return false;

@@ -75,7 +75,7 @@ static bool claim_one(struct loop *l)
         uint32_t ring = (first + k) % ranks;
         if (!may_claim(l, ring))
             continue;
-        int rc = rfi_jobs_claim(&l->jobs, ring);
+        int rc = l->jobs.sweeps ? rfi_sweep_claim(&l->jobs, ring) : rfi_jobs_claim(&l->jobs, ring);
         if (rc > 0)
             return true;
         if (rc < 0) {

@@ -53,20 +53,20 @@ static int by_from(const void *a, const void *b)
 static uint64_t check_map(const struct rfi_dataset *d, uint64_t room, uint64_t *ret_n)
 {
     struct rfi_error err = {0};
-    struct rfi_cache_size size;
-    struct rfi_cache_map map;
+    struct rfi_resident_size size;
+    struct rfi_resident_map map;
     struct spans *spans = calloc(d->samples, sizeof *spans);
     uint64_t n = 0, bytes = 0;
-    cr_assert_eq(rfi_cache_size(d, room, &size, &err), 0);
+    cr_assert_eq(rfi_resident_size(d, room, &size, &err), 0);
     cr_assert_leq(size.bytes, room);
     uint32_t *places = calloc(size.n + 1, sizeof *places);
-    cr_assert_eq(rfi_cache_map_init(&map, d, &size, places, &err), 0);
-    cr_assert_eq(rfi_cache_map_fill(&map, d, places, &err), 0);
+    cr_assert_eq(rfi_resident_map_init(&map, d, &size, places, &err), 0);
+    cr_assert_eq(rfi_resident_map_fill(&map, d, places, &err), 0);
     for (uint64_t id = 0; id < d->samples; id++) {
-        uint64_t k = rfi_cache_find(&map, id);
-        if (k == RFI_CACHE_NONE)
+        uint64_t k = rfi_resident_find(&map, id);
+        if (k == RFI_RESIDENT_NONE)
             continue;
-        uint64_t at = rfi_cache_place(&map, k);
+        uint64_t at = rfi_resident_place(&map, k);
         cr_assert_lt(k, size.n);
         spans[n++] = (struct spans){at, at + d->extents[id].bytes};
         bytes += d->extents[id].bytes;
@@ -77,7 +77,7 @@ static uint64_t check_map(const struct rfi_dataset *d, uint64_t room, uint64_t *
         cr_assert(spans[i].to <= (i + 1 < n ? spans[i + 1].from : size.bytes), "%llu: %llu", (unsigned long long)i,
                   (unsigned long long)spans[i].to);
     *ret_n = n;
-    rfi_cache_map_fini(&map);
+    rfi_resident_map_fini(&map);
     free(places);
     free(spans);
     return bytes;
@@ -112,28 +112,28 @@ Test(cache, keeps_what_fits_and_apart)
 Test(cache, kept_samples_are_spread_over_any_order)
 {
     struct rfi_error err = {0};
-    struct rfi_cache_size size;
-    struct rfi_cache_map map;
+    struct rfi_resident_size size;
+    struct rfi_resident_map map;
     struct rfi_dataset d = table(20000, 100, 0);
-    cr_assert_eq(rfi_cache_size(&d, 100 * 5000, &size, &err), 0);
-    cr_assert_eq(rfi_cache_map_init(&map, &d, &size, NULL, &err), 0);
+    cr_assert_eq(rfi_resident_size(&d, 100 * 5000, &size, &err), 0);
+    cr_assert_eq(rfi_resident_map_init(&map, &d, &size, NULL, &err), 0);
     for (uint64_t from = 0; from < 20000; from += 1000) {
         uint64_t n = 0;
         for (uint64_t id = from; id < from + 1000; id++)
-            n += rfi_cache_find(&map, id) != RFI_CACHE_NONE;
+            n += rfi_resident_find(&map, id) != RFI_RESIDENT_NONE;
         cr_assert(n > 180 && n < 320, "%llu of 1000", (unsigned long long)n); /* 250 +- 5 sigma */
     }
-    rfi_cache_map_fini(&map);
+    rfi_resident_map_fini(&map);
     free(d.extents);
 }
 
 Test(cache, a_damaged_table_is_an_error)
 {
     struct rfi_error err = {0};
-    struct rfi_cache_size size;
+    struct rfi_resident_size size;
     struct rfi_dataset d = table(50, 0, 100);
     d.damaged = 7;
-    cr_assert_eq(rfi_cache_size(&d, 1 << 20, &size, &err), -EBADMSG);
+    cr_assert_eq(rfi_resident_size(&d, 1 << 20, &size, &err), -EBADMSG);
     free(d.extents);
 }
 
