@@ -108,6 +108,20 @@ const struct cli_option *cli_serve_order_options(struct cli_order_args *a);
  * rulings (F + R > W refused), copies all into a->o. 0, or an exit code after a message. */
 int cli_order_resolve(struct cli_order_args *a);
 
+/* How a run is served: the options that serve and bench share. */
+#define CLI_SPARES_CHOSEN UINT64_MAX
+struct cli_serve_args {
+    uint64_t workers, prefetch, prefetch_samples, ring_bytes, cache_bytes, queue_depth, heartbeat_ms, max_restarts,
+        spares, replication, hedge_ms;
+    int engine, direct, pin, numa, on_error;
+    struct cli_list mirrors;
+    double slow_ratio;
+    struct cli_option options[24];
+};
+const struct cli_option *cli_serve_options(struct cli_serve_args *a);
+/* --prefetch-samples becomes --prefetch. 0, or an exit code after a message. */
+int cli_serve_resolve(struct cli_serve_args *a, uint64_t batch);
+
 /* Opens the dataset named by the positionals with progress on a terminal; NULL and a message (exit
  * code in *ret) on failure. */
 rf_dataset *cli_open_dataset(struct cli_dataset_args *a, const struct cli_list *paths, int *ret);
