@@ -35,6 +35,7 @@ int verb_stat(int argc, char **argv);
 int verb_checkpoint(int argc, char **argv);
 int verb_verify(int argc, char **argv);
 int verb_plan(int argc, char **argv);
+int verb_bench(int argc, char **argv);
 int verb_ls(int argc, char **argv);
 int verb_gc(int argc, char **argv);
 
