@@ -231,10 +231,10 @@ static int reap(struct bare_loop *l, struct rfi_error *err)
     return rc;
 }
 
-/* Until the last read is over, or `until` (a time; 0: none). */
-static int loop(struct bare_loop *l, uint64_t until, struct rfi_error *err)
+/* Until the last read is over, or `until` (a time; 0: none) has come and `bytes` are read. */
+static int loop(struct bare_loop *l, uint64_t until, uint64_t bytes, struct rfi_error *err)
 {
-    while (l->oldest < l->last && (!until || rfi_now_ns() < until)) {
+    while (l->oldest < l->last && (!until || l->bytes < bytes || rfi_now_ns() < until)) {
         while (l->next < l->last && issue(l))
             ;
         int rc = io_uring_submit_and_wait(&l->ring, 1);
@@ -258,7 +258,7 @@ static double cpu_seconds(void)
 static int drain(struct bare_loop *l, struct rfi_error *err)
 {
     l->last = l->next;
-    return loop(l, 0, err);
+    return loop(l, 0, 0, err);
 }
 
 int bare_run(struct bare_loop *l, struct bare_result *ret, struct rfi_error *err)
@@ -268,12 +268,12 @@ int bare_run(struct bare_loop *l, struct bare_result *ret, struct rfi_error *err
     if (l->reads->n == 0)
         return 0;
     l->last = o->runtime_ns ? UINT64_MAX : o->n ? o->n : l->reads->n;
-    int rc = o->runtime_ns && o->ramp_ns ? loop(l, rfi_now_ns() + o->ramp_ns, err) : 0;
+    int rc = o->runtime_ns ? loop(l, rfi_now_ns() + o->ramp_ns, o->ramp_bytes, err) : 0;
     if (rc < 0)
         return rc;
     uint64_t reads = l->done, bytes = l->bytes, syscalls = l->syscalls, from = rfi_now_ns();
     double cpu = cpu_seconds();
-    rc = loop(l, o->runtime_ns ? from + o->runtime_ns : 0, err);
+    rc = loop(l, o->runtime_ns ? from + o->runtime_ns : 0, 0, err);
     *ret = (struct bare_result){.reads = l->done - reads,
                                 .bytes = l->bytes - bytes,
                                 .syscalls = l->syscalls - syscalls,

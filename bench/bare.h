@@ -13,7 +13,8 @@ struct bare_options {
     bool direct;
     bool fixed_buffers, fixed_files; /* registered with the io_uring */
     uint64_t n; /* reads to make; the list is gone through again where it is shorter. 0: once through */
-    uint64_t ramp_ns, runtime_ns; /* with a runtime: measure so long after the ramp, `n` does not count */
+    /* With a runtime: measure so long, once so much time has passed and so many bytes are read; `n` does not count. */
+    uint64_t ramp_ns, ramp_bytes, runtime_ns;
 };
 
 struct bare_result {

@@ -19,8 +19,8 @@ struct bench_args {
     const char *compare;
     /* a workload */
     int workload, accelerator;
-    bool workload_given, accelerator_given, step_given, find_max, drop_bytes;
-    uint64_t accelerators, bytes;
+    bool workload_given, accelerator_given, accelerators_given, step_given, find_max, drop_bytes;
+    uint64_t accelerators, bytes, host_memory;
     double step_ms, scale;
 };
 

@@ -114,10 +114,13 @@ static int make_lists(const struct bench_setup *s, const struct bench_run *run, 
 static int run_bare(const struct bench_setup *s, enum bench_cache cache, struct lists *l, struct bench_point *p,
                     struct rfi_error *err)
 {
+    const struct bench_run *last = &p->runs[p->n - 1];
     struct bench_cached before;
     if (l->useless || !s->bare)
         return 0;
     int rc = bench_cache_prepare(rfi_dataset_of(s->dataset), cache, s->interrupted, &before, err);
+    if (s->runtime_ns && p->bare_part > 0) /* as far into the data as the run was, before its window began */
+        l->o.ramp_bytes = (uint64_t)((double)(last->all.bytes - last->window.bytes) / p->bare_part) / l->n;
     if (rc == 0)
         rc = bench_beside(l->items, l->n, &l->o, s->interrupted, &p->bare[p->n_bare], err);
     if (rc < 0 && rc != -EINTR) { /* too many files to hold open, say: the run's own figures stand */

@@ -294,7 +294,7 @@ static void emit_limit(struct cli_emit *e, const struct bench_point *p)
     cli_emit_close(e);
 }
 
-static void emit_notes(struct cli_emit *e, const struct bench_notes *n)
+void bench_emit_notes(struct cli_emit *e, const struct bench_notes *n)
 {
     cli_emit_array(e, "notes");
     for (unsigned i = 0; i < n->n; i++) {
@@ -348,7 +348,7 @@ void bench_emit_point(struct cli_emit *e, const struct bench_point *p, bool touc
         emit_bare(e, p);
     if (p->limit_known)
         emit_limit(e, p);
-    emit_notes(e, &notes);
+    bench_emit_notes(e, &notes);
     free(waits);
 }
 

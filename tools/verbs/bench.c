@@ -1,5 +1,6 @@
 /* `ringfeed bench`: its options, and which kind of bench they ask for. */
 #include "bench/bench.h"
+#include "bench/shapes.h"
 
 #include "segment/names.h"
 
@@ -33,9 +34,26 @@ static int check(const struct bench_args *a)
     return CLI_OK;
 }
 
+/* A workload says itself what its batches are and who gets them. */
+static int check_workload(const struct bench_args *a)
+{
+    const struct cli_order_args *o = &a->order;
+    if (!a->workload_given && (a->accelerator_given || a->accelerators_given || a->step_given || a->find_max ||
+                               a->drop_bytes || a->bytes || a->scale < 1 || a->host_memory))
+        return cli_usage(
+            "bench: --accelerator, --accelerators, --step-ms, --find-max, --drop-bytes, --bytes, --scale and "
+            "--host-memory are of a --workload. Add it, or leave them out");
+    if (a->workload_given && (o->o.batch != 1 || o->world_given || o->ranks_given || o->first_given || o->shuffle ||
+                              o->strategy || o->tail || a->dataset.o.format || a->sweep.n))
+        return cli_usage(
+            "bench: batch, ranks, shuffle, strategy, tail, format and sweeps are not free with --workload: it "
+            "says them itself. Leave them out");
+    return CLI_OK;
+}
+
 int verb_bench(int argc, char **argv)
 {
-    struct bench_args a = {.runs = 1, .cache = BENCH_CACHE_BOTH};
+    struct bench_args a = {.runs = 1, .cache = BENCH_CACHE_BOTH, .accelerators = 1, .scale = 1};
     const struct cli_option own[] = {
         {"runtime", CLI_DOUBLE, &a.runtime_s, .metavar = "SECONDS",
          .help = "measure for so long, whatever the epoch (default: whole epochs, see --epochs)", .dmin = 0.001,
@@ -60,14 +78,41 @@ int verb_bench(int argc, char **argv)
         {"json", CLI_FLAG, &a.json, .help = "everything as one JSON object"},
         {0},
     };
-    const struct cli_option *const groups[] = {own, cli_serve_options(&a.serve), cli_dataset_options(&a.dataset),
-                                               cli_serve_order_options(&a.order), NULL};
+    const struct cli_option workload[] = {
+        {"workload", CLI_CHOICE, &a.workload, .choices = bench_shape_names, .given = &a.workload_given,
+         .help = "a training shape of MLPerf Storage, on emulated accelerators; then the arguments are "
+                 "[datasize|datagen|run] [FOLDER] (default: run /var/tmp/ringfeed-bench)"},
+        {"accelerator", CLI_CHOICE, &a.accelerator, .choices = bench_accelerator_names, .given = &a.accelerator_given,
+         .help = "whose published time a step takes"},
+        {"accelerators", CLI_U64, &a.accelerators, .metavar = "N", .given = &a.accelerators_given,
+         .help = "how many, a rank each (default 1); with --find-max the most to try", .min = 1, .max = 4096},
+        {"step-ms", CLI_DOUBLE, &a.step_ms, .metavar = "MS", .given = &a.step_given,
+         .help = "time of a step in place of a published one; there is no pass mark then", .dmin = 0.001, .dmax = 1e7},
+        {"find-max", CLI_FLAG, &a.find_max,
+         .help = "look for the largest number of accelerators that pass (90 % where there is no mark), each on a fresh "
+                 "run"},
+        {"drop-bytes", CLI_FLAG, &a.drop_bytes,
+         .help = "give each batch back before its step, as the reference benchmark drops what it has read (default: "
+                 "held for the step)"},
+        {"bytes", CLI_BYTES, &a.bytes, .metavar = "BYTES",
+         .help = "datagen: how much data (default: as the rules ask, at most half of the free space)", .min = 1},
+        {"scale", CLI_DOUBLE, &a.scale, .metavar = "F",
+         .help = "datasize and datagen: samples of F times their published bytes (default 1)", .dmin = 1e-7, .dmax = 1},
+        {"host-memory", CLI_BYTES, &a.host_memory, .metavar = "BYTES",
+         .help = "datasize and datagen: memory that the data shall be five times as large as (default: this machine's)",
+         .min = 1},
+        {0},
+    };
+    const struct cli_option *const groups[] = {
+        own, workload, cli_serve_options(&a.serve), cli_dataset_options(&a.dataset), cli_serve_order_options(&a.order),
+        NULL};
     int rc = cli_parse(cli_verb_find("bench"), groups, argc, argv, &a.paths), code;
     if (rc)
         return rc > 0 ? CLI_OK : CLI_USAGE;
-    if ((code = check(&a)) != CLI_OK || (code = cli_order_resolve(&a.order)) != CLI_OK ||
+    if ((code = check(&a)) != CLI_OK || (code = check_workload(&a)) != CLI_OK ||
+        (code = cli_order_resolve(&a.order)) != CLI_OK ||
         (code = cli_serve_resolve(&a.serve, a.order.o.batch)) != CLI_OK)
         return code;
     catch_signals();
-    return bench_throughput(&a);
+    return a.workload_given ? bench_workload(&a) : bench_throughput(&a);
 }
