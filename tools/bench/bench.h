@@ -15,7 +15,7 @@ struct bench_args {
     double runtime_s, ramp_s;
     uint64_t runs;
     int cache, bare, limit;
-    bool cache_given, touch, json;
+    bool cache_given, runs_given, touch, json;
     const char *compare;
     /* a workload */
     int workload, accelerator;

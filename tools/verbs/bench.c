@@ -61,14 +61,18 @@ int verb_bench(int argc, char **argv)
         {"ramp-time", CLI_DOUBLE, &a.ramp_s, .metavar = "SECONDS",
          .help = "run so long before anything counts (default 0; the first ring of each rank never counts)", .dmin = 0,
          .dmax = 1e6},
-        {"runs", CLI_U64, &a.runs, .metavar = "N", .help = "measure N times: median and range (default 1)", .min = 1,
-         .max = 1000},
+        {"runs", CLI_U64, &a.runs, .metavar = "N", .given = &a.runs_given,
+         .help = "measure N times: median and range (default 1)", .min = 1, .max = 1000},
         {"cache", CLI_CHOICE, &a.cache, .choices = caches, .given = &a.cache_given,
          .help = "page cache before each run: read the dataset first, drop it, leave it, or measure warm and then cold "
                  "(default both)"},
         {"sweep", CLI_LIST, &a.sweep, .metavar = "KEY=V,V,...",
          .help = "measure at each value of queue-depth, block (bytes of a record), batch or workers; repeat: all "
                  "combinations"},
+        {"compare", CLI_STRING, &a.compare, .metavar = "NAME,...",
+         .help =
+             "other loaders over the same files, in turns: torch, webdataset, gather (NumPy), c-mmap, c-pread; --runs "
+             "is 5 then"},
         {"touch", CLI_FLAG, &a.touch, .help = "trainers read every byte of each batch (default: they touch none)"},
         {"bare", CLI_CHOICE, &a.bare, .choices = on_off,
          .help = "run a bare io_uring loop over the same reads beside each run (default on)"},
@@ -87,7 +91,9 @@ int verb_bench(int argc, char **argv)
         {"accelerators", CLI_U64, &a.accelerators, .metavar = "N", .given = &a.accelerators_given,
          .help = "how many, a rank each (default 1); with --find-max the most to try", .min = 1, .max = 4096},
         {"step-ms", CLI_DOUBLE, &a.step_ms, .metavar = "MS", .given = &a.step_given,
-         .help = "time of a step in place of a published one; there is no pass mark then", .dmin = 0.001, .dmax = 1e7},
+         .help = "time of a step in place of a published one, without a pass mark then; with --compare all trainers "
+                 "pause so long a batch",
+         .dmin = 0.001, .dmax = 1e7},
         {"find-max", CLI_FLAG, &a.find_max,
          .help = "look for the largest number of accelerators that pass (90 % where there is no mark), each on a fresh "
                  "run"},
@@ -114,5 +120,7 @@ int verb_bench(int argc, char **argv)
         (code = cli_serve_resolve(&a.serve, a.order.o.batch)) != CLI_OK)
         return code;
     catch_signals();
-    return a.workload_given ? bench_workload(&a) : bench_throughput(&a);
+    if (a.compare && !a.runs_given)
+        a.runs = 5;
+    return a.workload_given ? bench_workload(&a) : a.compare ? bench_compare(&a) : bench_throughput(&a);
 }
