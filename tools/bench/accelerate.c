@@ -111,8 +111,8 @@ static void note_difference(struct bench_notes *n, const struct bench_args *a, c
     if (a->drop_bytes)
         bench_note(n, "--drop-bytes: each batch is given back before its step, unlooked at, as the reference benchmark "
                       "drops what it has read");
-    if (j->shape->layout == BENCH_RECORDS && j->shape->samples_a_file > 1 && j->mark > 0)
-        bench_note(n, "records lie in plain files, not in TFRecord framing");
+    if (j->shape->layout == BENCH_JPEG_A_FILE)
+        bench_note(n, "the JPEG files hold random bytes behind their header");
 }
 
 static void emit_what(struct cli_emit *e, const struct bench_args *a, const struct bench_job *j)

@@ -1,7 +1,10 @@
 #include "bench/datagen.h"
 
 #include "base/bytes.h"
+#include "base/crc32c.h"
+#include "dataset/formats/tfrecord.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <json-c/json.h>
@@ -38,10 +41,20 @@ static uint64_t samples_of(const struct bench_data *d, uint64_t f)
     return rfi_min(d->shape->samples_a_file, d->samples - f * d->shape->samples_a_file);
 }
 
+/* Of each of its samples: several in a file are of one size. */
+static uint64_t sample_bytes_of(const struct bench_data *d, uint64_t f)
+{
+    return bench_shape_bytes(d->shape, d->scale, d->seed, f * d->shape->samples_a_file);
+}
+
+static uint64_t frame_of(const struct bench_data *d)
+{
+    return d->shape->layout == BENCH_TFRECORD ? RFI_TFRECORD_FRAME : 0;
+}
+
 static uint64_t bytes_of(const struct bench_data *d, uint64_t f)
 {
-    uint64_t n = samples_of(d, f); /* several a file are of one size */
-    return n * bench_shape_bytes(d->shape, d->scale, d->seed, f * d->shape->samples_a_file);
+    return samples_of(d, f) * (sample_bytes_of(d, f) + frame_of(d));
 }
 
 uint64_t bench_data_bytes(const struct bench_data *d)
@@ -147,23 +160,55 @@ static void dress_jpeg(unsigned char *chunk, uint64_t at, uint64_t n, uint64_t b
     }
 }
 
-static int write_content(struct writer *w, int fd, uint64_t f, uint64_t bytes)
+static int put(struct writer *w, int fd, const void *data, uint64_t n)
+{
+    int rc = write_all(fd, data, n);
+    w->done += n;
+    w->progress(w->ctx, w->done);
+    return rc < 0 ? rc : *w->interrupted ? -EINTR : 0;
+}
+
+static int put_head(struct writer *w, int fd, uint64_t bytes)
+{
+    unsigned char head[RFI_TFRECORD_HEAD];
+    uint64_t length = htole64(bytes);
+    memcpy(head, &length, sizeof length);
+    uint32_t crc = htole32(rfi_tfrecord_mask(rfi_crc32c(0, head, sizeof length)));
+    memcpy(head + sizeof length, &crc, sizeof crc);
+    return put(w, fd, head, sizeof head);
+}
+
+static int put_tail(struct writer *w, int fd, uint32_t crc)
+{
+    uint32_t masked = htole32(rfi_tfrecord_mask(crc));
+    return put(w, fd, &masked, sizeof masked);
+}
+
+static int write_sample(struct writer *w, int fd, uint64_t *state, uint64_t bytes)
+{
+    bool framed = w->data->shape->layout == BENCH_TFRECORD;
+    uint32_t crc = 0;
+    int rc = framed ? put_head(w, fd, bytes) : 0;
+    for (uint64_t at = 0; at < bytes && rc == 0;) {
+        uint64_t n = rfi_min(CHUNK, bytes - at);
+        fill_random(w->chunk, n, state);
+        if (w->data->shape->layout == BENCH_JPEG_A_FILE)
+            dress_jpeg(w->chunk, at, n, bytes);
+        if (framed)
+            crc = rfi_crc32c(crc, w->chunk, n);
+        rc = put(w, fd, w->chunk, n);
+        at += n;
+    }
+    return framed && rc == 0 ? put_tail(w, fd, crc) : rc;
+}
+
+static int write_content(struct writer *w, int fd, uint64_t f)
 {
     uint64_t state = (w->data->seed + 1) * UINT64_C(0x9e3779b97f4a7c15) + f * UINT64_C(0x2545f4914f6cdd1d);
     int rc = 0;
     state = state ? state : 1;
-    for (uint64_t at = 0; at < bytes && rc == 0;) {
-        uint64_t n = rfi_min(CHUNK, bytes - at);
-        fill_random(w->chunk, n, &state);
-        if (w->data->shape->layout == BENCH_JPEG_A_FILE)
-            dress_jpeg(w->chunk, at, n, bytes);
-        rc = write_all(fd, w->chunk, n);
-        at += n;
-        w->done += n;
-        w->progress(w->ctx, w->done);
-        if (*w->interrupted)
-            return -EINTR;
-    }
+    for (uint64_t i = 0; i < samples_of(w->data, f) && rc == 0; i++)
+        rc = write_sample(w, fd, &state, sample_bytes_of(w->data, f));
     return rc;
 }
 
@@ -172,7 +217,11 @@ static int write_file(struct writer *w, uint64_t f, struct rfi_error *err)
     char path[PATH_MAX], temporary[PATH_MAX];
     struct stat st;
     uint64_t bytes = bytes_of(w->data, f);
-    const char *end = w->data->shape->layout == BENCH_JPEG_A_FILE ? "jpg" : "bin";
+    static const char *const ends[] = {[BENCH_ONE_A_FILE] = "bin",
+                                       [BENCH_JPEG_A_FILE] = "jpg",
+                                       [BENCH_TFRECORD] = "tfrecord",
+                                       [BENCH_RECORDS] = "bin"};
+    const char *end = ends[w->data->shape->layout];
     int length = (int)strlen(w->data->files);
     snprintf(path, sizeof path, "%.*s/%08llu.%s", length, w->data->files, (unsigned long long)f, end);
     snprintf(temporary, sizeof temporary, "%.*s/.%08llu.part", length, w->data->files, (unsigned long long)f);
@@ -181,7 +230,7 @@ static int write_file(struct writer *w, uint64_t f, struct rfi_error *err)
         return 0;
     }
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    int rc = fd < 0 ? -errno : write_content(w, fd, f, bytes);
+    int rc = fd < 0 ? -errno : write_content(w, fd, f);
     if (fd >= 0 && rc == 0 && fdatasync(fd) < 0)
         rc = -errno;
     if (fd >= 0)
@@ -216,6 +265,9 @@ int bench_data_make(struct bench_data *d, void (*progress)(void *ctx, uint64_t b
 {
     struct writer w = {.data = d, .chunk = malloc(CHUNK), .progress = progress, .ctx = ctx, .interrupted = interrupted};
     int rc = w.chunk ? make_folders(d, err) : rfi_fail(err, ENOMEM, "out of memory");
+    if (d->shape->layout == BENCH_TFRECORD && !rfi_crc32c_available())
+        rc = rfi_fail(err, ENOTSUP, "%s: its TFRecord files hold CRC-32C, which this build is without (libisal-dev)",
+                      d->shape->name);
     if (rc == 0)
         rc = save(d, false, err);
     for (uint64_t f = 0; f < bench_data_files(d) && rc == 0; f++)

@@ -10,9 +10,9 @@ const char *const bench_accelerator_names[] = {"v100", "a100", "h100", "b200", N
 /* Seconds a step by accelerator: V100, A100, H100, B200. */
 const struct bench_shape bench_shapes[BENCH_SHAPES] = {
     {"unet3d", 7, 146600628, 68341808, 1, BENCH_ONE_A_FILE, 90, {0, 0.636, 0.323, 0.162}},
-    {"resnet50", 400, 114660, 0, 1251, BENCH_RECORDS, 90, {0, 0.435, 0.224, 0}},
-    {"cosmoflow", 1, 2828486, 71311, 1, BENCH_ONE_A_FILE, 70, {0, 0.00551, 0.00350, 0}},
-    {"bert", 48, 2500, 0, 313532, BENCH_RECORDS, 90, {0.968, 0, 0, 0}},
+    {"resnet50", 400, 114660, 0, 1251, BENCH_TFRECORD, 90, {0, 0.435, 0.224, 0}},
+    {"cosmoflow", 1, 2828486, 71311, 1, BENCH_TFRECORD, 70, {0, 0.00551, 0.00350, 0}},
+    {"bert", 48, 2500, 0, 313532, BENCH_TFRECORD, 90, {0.968, 0, 0, 0}},
     {"retinanet", 24, 322957, 0, 1, BENCH_JPEG_A_FILE, 85, {0, 0, 0, 0.04755}},
     {"llm-tokens", 8, 8192, 0, 131072, BENCH_RECORDS, 0, {0, 0, 0, 0}},
 };

@@ -12,6 +12,7 @@ extern const char *const bench_accelerator_names[BENCH_ACCELERATORS + 1]; /* end
 enum bench_layout {
     BENCH_ONE_A_FILE, /* a file is a sample: random bytes */
     BENCH_JPEG_A_FILE, /* the same, with the first and last bytes of a JPEG file */
+    BENCH_TFRECORD, /* records in TensorFlow's framing */
     BENCH_RECORDS, /* records of one size, one behind the other */
 };
 

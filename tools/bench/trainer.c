@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 
 static const uint64_t LOOK_NS = 50000000; /* how often a waiting thread looks for an interruption */
@@ -236,6 +237,7 @@ static void *live(void *arg)
     struct start *s = arg;
     struct trainer t = {.field = s->field, .rank = s->rank};
     free(s);
+    prctl(PR_SET_TIMERSLACK, 1); /* ns: the end of a step is meant as it is said */
     bool ready = attach(&t) == 0;
     if (ready && t.field->step.together && !t.rank->has_batches)
         fail(&t, "a rank has no batch, and steps are taken together. Use fewer ranks or smaller batches");

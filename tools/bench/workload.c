@@ -211,7 +211,7 @@ static int open_dataset(const struct bench_data *d, rf_dataset **ret)
     rf_dataset_options_init(&o);
     o.paths = paths;
     o.n_paths = 1;
-    o.format = d->shape->layout == BENCH_RECORDS ? "raw" : "files";
+    o.format = d->shape->layout == BENCH_RECORDS ? "raw" : d->shape->layout == BENCH_TFRECORD ? "tfrecord" : "files";
     o.record_bytes = d->shape->layout == BENCH_RECORDS ? bench_shape_bytes(d->shape, d->scale, d->seed, 0) : 0;
     return rf_dataset_open(&o, ret) < 0 ? cli_fail(rf_last_error()) : CLI_OK;
 }
