@@ -14,6 +14,7 @@ enum { STEPS_LEAST = 10 };
 struct outcome {
     uint64_t accelerators, steps; /* a rank in the last run, the first included */
     struct bench_spread utilisation; /* over the runs; n 0: too short */
+    double waited; /* percent of its time that the rank which waited longest spent in next, in the last run */
     struct bench_point point;
 };
 
@@ -33,6 +34,17 @@ static double utilisation(const struct bench_run *r, const struct bench_job *j, 
     return sum / r->n_ranks;
 }
 
+static double longest_waited(const struct bench_run *r)
+{
+    double most = 0;
+    for (uint32_t i = 0; i < r->n_ranks; i++) {
+        const struct bench_rank *k = &r->ranks[i];
+        if (k->to_ns > k->from_ns)
+            most = fmax(most, 100 * (double)k->wait_ns / (double)(k->to_ns - k->from_ns));
+    }
+    return most;
+}
+
 static int judge(const struct bench_args *a, const struct bench_job *j, struct outcome *o)
 {
     const struct bench_point *p = &o->point;
@@ -46,9 +58,20 @@ static int judge(const struct bench_args *a, const struct bench_job *j, struct o
             values[n++] = u;
     }
     o->steps = p->runs[p->n - 1].ranks[0].all.batches;
+    o->waited = longest_waited(&p->runs[p->n - 1]);
     o->utilisation = bench_spread_of(values, n == p->n ? n : 0);
     free(values);
     return 0;
+}
+
+/* The threads that play accelerators take CPU time themselves. */
+static void note_emulation(struct bench_notes *n, const struct outcome *o, double mark)
+{
+    if (o->utilisation.n && o->utilisation.min < mark && o->waited < 1)
+        bench_note(n,
+                   "%llu accelerators: not kept busy although hardly any batch was waited for: emulating so many takes "
+                   "the CPU time",
+                   (unsigned long long)o->accelerators);
 }
 
 static bool passes(const struct outcome *o, double mark)
@@ -144,6 +167,7 @@ static void emit_outcome(struct cli_emit *e, const struct bench_job *j, const st
     cli_emit_u64(e, "accelerators", o->accelerators);
     cli_emit_u64(e, "steps", o->steps);
     bench_emit_spread(e, "utilisation", o->utilisation, 2);
+    cli_emit_f64(e, "waited", o->waited, 2);
     if (j->mark > 0 && o->utilisation.n)
         cli_emit_bool(e, "passed", passes(o, j->mark));
     else
@@ -154,6 +178,7 @@ static int report(const struct bench_args *a, const struct bench_job *j, struct 
 {
     struct cli_emit e;
     note_difference(&o->point.notes, a, j, o->accelerators);
+    note_emulation(&o->point.notes, o, j->mark);
     if (o->utilisation.n == 0)
         bench_note(&o->point.notes,
                    "utilisation: too short: %d steps behind the first are needed; use more --epochs, or "
@@ -229,6 +254,8 @@ static int report_most(const struct bench_args *a, const struct bench_job *j, co
     struct cli_emit e;
     struct bench_notes notes = {0};
     note_difference(&notes, a, j, s->passed ? s->passed : 1);
+    for (unsigned i = 0; i < s->n; i++)
+        note_emulation(&notes, &s->tries[i], s->mark);
     if (s->passed == most)
         bench_note(&notes, "%llu was the largest number to try", (unsigned long long)most);
     cli_emit_begin(&e, a->json);

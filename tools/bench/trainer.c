@@ -12,6 +12,7 @@
 #include <time.h>
 
 static const uint64_t LOOK_NS = 50000000; /* how often a waiting thread looks for an interruption */
+static const uint64_t STEP_LIMIT_NS = 60000000000;
 
 struct trainer {
     struct bench_field *field;
@@ -21,6 +22,9 @@ struct trainer {
     uint64_t ramp;
     double cpu_from_s;
     bool counting;
+    const struct rfi_ring *ring; /* read only */
+    bool ahead; /* the next batch was there before the step under way began */
+    uint64_t end_ns; /* of the step, by the accelerator's clock */
 };
 
 struct start {
@@ -56,24 +60,44 @@ static bool wants_stop(const struct bench_field *f)
     return *f->interrupted || atomic_load_explicit(&f->phase, memory_order_relaxed) == BENCH_STOP;
 }
 
-/* The end of a step: returns when all have arrived. All get the same answer: whether any of them wants to stop, so
- * that none waits for one that has left. */
-static bool end_step(struct bench_field *f, bool stop)
+/* ---- steps ---- */
+
+static int fail(struct trainer *t, const char *text)
 {
+    snprintf(t->rank->error, sizeof t->rank->error, "%s", text);
+    pthread_mutex_lock(&t->field->mutex);
+    t->field->failed = true;
+    pthread_cond_broadcast(&t->field->changed);
+    pthread_mutex_unlock(&t->field->mutex);
+    return -1;
+}
+
+/* The end of a step: returns when all have arrived. All get the same answer: whether any of them wants to stop, so
+ * that none waits for one that has left. A rank waits for its batch only as long as the run's own time-out. */
+static bool end_step(struct trainer *t, bool stop)
+{
+    struct bench_field *f = t->field;
+    uint64_t until = rfi_now_ns() + STEP_LIMIT_NS + f->step.compute_ns;
     pthread_mutex_lock(&f->mutex);
     uint64_t turn = f->turn;
     f->stops += stop;
+    f->latest_end_ns = rfi_max(f->latest_end_ns, t->end_ns);
     if (++f->arrived == f->n) {
         f->turn_stops = f->stops > 0;
+        f->turn_end_ns = f->latest_end_ns;
         f->arrived = 0;
         f->stops = 0;
+        f->latest_end_ns = 0;
         f->turn++;
         pthread_cond_broadcast(&f->changed);
     }
-    while (f->turn == turn && !f->failed && !*f->interrupted)
-        wait_changed(f, 0);
-    bool ends = f->turn == turn || f->turn_stops;
+    while (f->turn == turn && !f->failed && !*f->interrupted && rfi_now_ns() < until)
+        wait_changed(f, until);
+    t->end_ns = f->turn_end_ns;
+    bool late = f->turn == turn && !f->failed && !*f->interrupted, ends = f->turn == turn || f->turn_stops;
     pthread_mutex_unlock(&f->mutex);
+    if (late)
+        fail(t, "the other ranks did not end their step within a minute");
     return ends;
 }
 
@@ -105,11 +129,28 @@ static void touch_all(const rf_batch *b)
     *(volatile uint64_t *)&sum = sum; /* keeps the loop */
 }
 
-static void compute(uint64_t from, uint64_t ns, const volatile sig_atomic_t *interrupted)
+static void sleep_until(uint64_t ns, const volatile sig_atomic_t *interrupted)
 {
-    struct timespec until = at(from + ns);
+    struct timespec until = at(ns);
     while (!*interrupted && clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
         ;
+}
+
+/* Whether the batch that `next` would give is there. */
+static bool next_is_ready(const struct trainer *t)
+{
+    uint64_t ticket = atomic_load_explicit(&t->ring->tr->taken, memory_order_relaxed); /* our own word */
+    return rfi_ring_look(t->ring, ticket) == RFI_TAKE_READY;
+}
+
+/* One step of the accelerator, on a batch that came at `came` (or was touched until then). See trainer.h. */
+static void compute(struct trainer *t, uint64_t came)
+{
+    uint64_t step = t->field->step.compute_ns;
+    bool in_time = t->ahead && came - t->end_ns < step / 2;
+    t->ahead = next_is_ready(t);
+    t->end_ns = (in_time ? t->end_ns : came) + step;
+    sleep_until(t->end_ns, t->field->interrupted);
 }
 
 static double thread_cpu_s(void)
@@ -142,7 +183,7 @@ static void use(struct trainer *t, const rf_batch *b, uint64_t came)
     if (s->drop)
         rf_release(t->handle, b);
     if (s->compute_ns) /* touching is work of the host: the accelerator begins after it */
-        compute(s->touch ? rfi_now_ns() : came, s->compute_ns, t->field->interrupted);
+        compute(t, s->touch ? rfi_now_ns() : came);
     if (!s->drop)
         rf_release(t->handle, b);
 }
@@ -168,16 +209,6 @@ static void end_of_batch(struct trainer *t, const rf_batch *b, uint64_t bytes, u
 
 /* ---- a trainer's life ---- */
 
-static int fail(struct trainer *t, const char *text)
-{
-    snprintf(t->rank->error, sizeof t->rank->error, "%s", text);
-    pthread_mutex_lock(&t->field->mutex);
-    t->field->failed = true;
-    pthread_cond_broadcast(&t->field->changed);
-    pthread_mutex_unlock(&t->field->mutex);
-    return -1;
-}
-
 /* One batch. False: this was the last. */
 static bool take(struct trainer *t)
 {
@@ -200,11 +231,11 @@ static bool take(struct trainer *t)
     }
     uint64_t bytes = payload(&b);
     use(t, &b, came);
-    bool stop = false;
-    if (f->step.together)
-        stop = end_step(f, wants_stop(f) || t->rank->all.batches + 1 >= t->limit);
+    bool last = t->rank->all.batches + 1 >= t->limit || wants_stop(f);
+    if (f->step.together) /* what all agree on, whatever has come since: nobody may go on alone */
+        last = end_step(t, last);
     end_of_batch(t, &b, bytes, came - asked);
-    return !stop && t->rank->all.batches < t->limit && !wants_stop(f);
+    return !last;
 }
 
 static int attach(struct trainer *t)
@@ -216,6 +247,7 @@ static int attach(struct trainer *t)
         return fail(t, rf_last_error());
     rfi_trainer_interrupt_by(t->handle, f->interrupted);
     rf_trainer_get_info(t->handle, &info);
+    t->ring = &rfi_trainer_run(t->handle)->rings[info.rank - info.first_rank];
     t->limit = f->epochs && !f->moves ? f->epochs * info.len : UINT64_MAX;
     t->ramp = f->ramp_batches ? f->ramp_batches : info.depth;
     t->rank->has_batches = !rf_is_empty(t->handle);

@@ -1,5 +1,10 @@
 /* The measuring trainers: one thread a rank of this process. Each takes its batches and counts, and, where asked,
- * plays an accelerator: holds every batch for the time of a step, and steps together with the others. */
+ * plays an accelerator: holds every batch for the time of a step, and steps together with the others.
+ *
+ * An accelerator's step ends when it ends, not when the thread that plays it wakes up, a tenth of a millisecond
+ * later. So where the next batch was seen ready before a step began, the next step begins where this one ended (of the
+ * slowest rank); else, and after a delay of half a step, when the batch came. Steps can thus make up for late
+ * wake-ups, and for nothing else; utilisation is by the real clock. */
 #pragma once
 
 #include "base/error.h"
@@ -52,8 +57,9 @@ struct bench_field {
     uint32_t attached, ramped, ended; /* trainers; under the mutex, as all that follows */
     bool failed, go;
     uint32_t arrived, stops; /* of the step's barrier */
-    uint64_t turn;
+    uint64_t turn, latest_end_ns; /* latest: by the clocks of the accelerators, of the step under way */
     bool turn_stops;
+    uint64_t turn_end_ns; /* of the step before */
 };
 
 struct bench_trainers {
