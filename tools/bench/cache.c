@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -22,6 +23,14 @@ static int open_file(const struct rfi_dataset *d, uint32_t f, struct rfi_error *
         return rfi_fail(err, -rc, "file %u of the dataset: %s", f, strerror(-rc));
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
     return fd >= 0 ? fd : rfi_fail(err, errno, "%s: cannot be opened: %s. Put it back", path, strerror(errno));
+}
+
+/* The kernel tells of files that the caller could write, and calls all pages of others cached. */
+static bool may_ask(int fd)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    return access(path, W_OK) == 0;
 }
 
 /* Pages of the file in the cache and in all; false: the kernel does not say. */
@@ -51,7 +60,7 @@ static void look(const struct rfi_dataset *d, struct bench_cached *ret)
     for (uint32_t i = 0; i < looks && ret->known; i++) {
         struct stat st;
         int fd = open_file(d, (uint32_t)((uint64_t)i * files / looks), NULL);
-        ret->known = fd >= 0 && fstat(fd, &st) == 0 && count_pages(fd, (uint64_t)st.st_size, &cached, &all);
+        ret->known = fd >= 0 && may_ask(fd) && fstat(fd, &st) == 0 && count_pages(fd, (uint64_t)st.st_size, &cached, &all);
         if (fd >= 0)
             close(fd);
     }

@@ -279,6 +279,8 @@ static void *live(void *arg)
             ;
     if (t.counting)
         t.rank->cpu_s = thread_cpu_s() - t.cpu_from_s;
+    if (t.rank->all.batches < t.ramp) /* it never will: nobody may wait for that */
+        count(t.field, &t.field->ramped);
     count(t.field, &t.field->ended);
     rf_detach(t.handle);
     return NULL;

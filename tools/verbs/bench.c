@@ -34,15 +34,18 @@ static int check(const struct bench_args *a)
     return CLI_OK;
 }
 
-/* A workload says itself what its batches are and who gets them. */
-static int check_workload(const struct bench_args *a)
+/* What belongs together. A workload says itself what its batches are and who gets them. */
+static int check_kind(const struct bench_args *a)
 {
     const struct cli_order_args *o = &a->order;
-    if (!a->workload_given && (a->accelerator_given || a->accelerators_given || a->step_given || a->find_max ||
-                               a->drop_bytes || a->bytes || a->scale < 1 || a->host_memory))
-        return cli_usage(
-            "bench: --accelerator, --accelerators, --step-ms, --find-max, --drop-bytes, --bytes, --scale and "
-            "--host-memory are of a --workload. Add it, or leave them out");
+    if (a->compare && (a->workload_given || a->sweep.n || (a->cache_given && a->cache == BENCH_CACHE_BOTH)))
+        return cli_usage("bench: --compare goes with no --workload, no --sweep, and one state of the --cache");
+    if (a->step_given && !a->workload_given && !a->compare)
+        return cli_usage("bench: --step-ms is of a --workload or of --compare. Add one of them, or leave it out");
+    if (!a->workload_given && (a->accelerator_given || a->accelerators_given || a->find_max || a->drop_bytes ||
+                               a->bytes || a->scale < 1 || a->host_memory))
+        return cli_usage("bench: --accelerator, --accelerators, --find-max, --drop-bytes, --bytes, --scale and "
+                         "--host-memory are of a --workload. Add it, or leave them out");
     if (a->workload_given && (o->o.batch != 1 || o->world_given || o->ranks_given || o->first_given || o->shuffle ||
                               o->strategy || o->tail || a->dataset.o.format || a->sweep.n))
         return cli_usage(
@@ -115,7 +118,7 @@ int verb_bench(int argc, char **argv)
     int rc = cli_parse(cli_verb_find("bench"), groups, argc, argv, &a.paths), code;
     if (rc)
         return rc > 0 ? CLI_OK : CLI_USAGE;
-    if ((code = check(&a)) != CLI_OK || (code = check_workload(&a)) != CLI_OK ||
+    if ((code = check(&a)) != CLI_OK || (code = check_kind(&a)) != CLI_OK ||
         (code = cli_order_resolve(&a.order)) != CLI_OK ||
         (code = cli_serve_resolve(&a.serve, a.order.o.batch)) != CLI_OK)
         return code;
