@@ -152,6 +152,18 @@ static inline uint64_t cli_whole(double x)
     return !(x > 0) ? 0 : x < 18446744073709549568.0 ? (uint64_t)x : UINT64_MAX;
 }
 
+/* Bytes of a batch's samples, all fields joined. */
+static inline uint64_t cli_batch_bytes(const rf_batch *b)
+{
+    if (b->fixed_bytes && !b->field_lengths)
+        return b->n_samples * b->fixed_bytes;
+    uint64_t bytes = 0, n = b->field_lengths ? (uint64_t)b->n_samples * b->n_fields : b->n_samples;
+    const uint64_t *lengths = b->field_lengths ? b->field_lengths : b->lengths;
+    for (uint64_t i = 0; i < n; i++)
+        bytes += lengths[i];
+    return bytes;
+}
+
 /* ---- output (stdout): one walk that writes text or JSON ---- */
 
 struct cli_emit {

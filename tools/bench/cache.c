@@ -60,11 +60,32 @@ static void look(const struct rfi_dataset *d, struct bench_cached *ret)
     for (uint32_t i = 0; i < looks && ret->known; i++) {
         struct stat st;
         int fd = open_file(d, (uint32_t)((uint64_t)i * files / looks), NULL);
-        ret->known = fd >= 0 && may_ask(fd) && fstat(fd, &st) == 0 && count_pages(fd, (uint64_t)st.st_size, &cached, &all);
+        ret->known =
+            fd >= 0 && may_ask(fd) && fstat(fd, &st) == 0 && count_pages(fd, (uint64_t)st.st_size, &cached, &all);
         if (fd >= 0)
             close(fd);
     }
     ret->part = all ? (double)cached / (double)all : 0;
+}
+
+static uint64_t bytes_of(const struct rfi_dataset *d)
+{
+    uint64_t bytes = 0;
+    for (uint32_t f = 0; f < rfi_dataset_n_files(d); f++)
+        bytes += rfi_dataset_file_bytes(d, f);
+    return bytes;
+}
+
+bool bench_cache_fits(const struct rfi_dataset *d)
+{
+    char line[128];
+    unsigned long long kib = UINT64_MAX / 1024; /* not told: it is tried */
+    FILE *f = fopen("/proc/meminfo", "re");
+    while (f && fgets(line, sizeof line, f) && sscanf(line, "MemAvailable: %llu", &kib) != 1)
+        ;
+    if (f)
+        fclose(f);
+    return bytes_of(d) / 1024 < kib;
 }
 
 static int read_file(int fd, void *chunk, const volatile sig_atomic_t *interrupted, struct rfi_error *err)
@@ -131,6 +152,11 @@ int bench_cache_prepare(const struct rfi_dataset *d, enum bench_cache to, const 
     }
     look(d, ret);
     if (to == BENCH_CACHE_WARM && (!ret->known || ret->part < 1)) {
+        if (!bench_cache_fits(d))
+            return rfi_fail(err, ENOMEM,
+                            "the dataset's files of %llu bytes do not fit into the memory that is available, so they "
+                            "cannot be made warm. Use --cache cold or as-is",
+                            (unsigned long long)bytes_of(d));
         rc = warm(d, interrupted, err);
         look(d, ret);
     }

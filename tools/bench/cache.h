@@ -15,6 +15,9 @@ struct bench_cached {
     enum bench_drop dropped; /* how it was made cold */
 };
 
+/* Whether the memory that is available now holds all of it. */
+bool bench_cache_fits(const struct rfi_dataset *d);
+
 /* WARM: what is not cached is read once. COLD: root drops the machine's caches, others advise file by file.
  * -EINTR when *interrupted. */
 int bench_cache_prepare(const struct rfi_dataset *d, enum bench_cache to, const volatile sig_atomic_t *interrupted,

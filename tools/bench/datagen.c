@@ -2,6 +2,7 @@
 
 #include "base/bytes.h"
 #include "base/crc32c.h"
+#include "bench/random.h"
 #include "dataset/formats/tfrecord.h"
 
 #include <endian.h>
@@ -204,9 +205,9 @@ static int write_sample(struct writer *w, int fd, uint64_t *state, uint64_t byte
 
 static int write_content(struct writer *w, int fd, uint64_t f)
 {
-    uint64_t state = (w->data->seed + 1) * UINT64_C(0x9e3779b97f4a7c15) + f * UINT64_C(0x2545f4914f6cdd1d);
+    uint64_t state = bench_mix(bench_mix(w->data->seed + BENCH_GOLDEN) + f);
     int rc = 0;
-    state = state ? state : 1;
+    state = state ? state : 1; /* zero would stay zero */
     for (uint64_t i = 0; i < samples_of(w->data, f) && rc == 0; i++)
         rc = write_sample(w, fd, &state, sample_bytes_of(w->data, f));
     return rc;

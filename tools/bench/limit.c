@@ -3,6 +3,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "bench/machine.h"
+#include "bench/random.h"
 #include "plan/plan.h"
 
 #include <errno.h>
@@ -21,13 +22,10 @@ enum {
 };
 static const uint64_t PROBE_NS = 500000000, PROBE_RAMP_NS = 100000000;
 
-/* A fixed generator: the same places in every probe of a dataset. */
+/* The same places in every probe of a dataset. */
 static uint64_t next_random(uint64_t *state)
 {
-    uint64_t z = (*state += UINT64_C(0x9e3779b97f4a7c15));
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return z ^ z >> 31;
+    return bench_mix(*state += BENCH_GOLDEN);
 }
 
 /* ---- the device ---- */

@@ -1,6 +1,7 @@
 #include "bench/shapes.h"
 
 #include "base/bytes.h"
+#include "bench/random.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -19,17 +20,10 @@ const struct bench_shape bench_shapes[BENCH_SHAPES] = {
 
 const char *const bench_shape_names[] = {"unet3d", "resnet50", "cosmoflow", "bert", "retinanet", "llm-tokens", NULL};
 
-static uint64_t mix(uint64_t z)
-{
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return z ^ z >> 31;
-}
-
 /* In (0, 1], from the numbers alone. */
 static double uniform(uint64_t seed, uint64_t i, uint64_t k)
 {
-    uint64_t z = mix(mix(seed + UINT64_C(0x9e3779b97f4a7c15)) + i * UINT64_C(0x9e3779b97f4a7c15) + k);
+    uint64_t z = bench_mix(bench_mix(seed + BENCH_GOLDEN) + i * BENCH_GOLDEN + k);
     return ((double)(z >> 11) + 1) * 0x1p-53;
 }
 

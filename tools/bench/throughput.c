@@ -39,6 +39,12 @@ static int measure_caches(struct throughput *t, struct bench_setup *s, const uin
         return measure(t, s, cache, values, err);
     if (t->args->serve.direct == RF_ON)
         return measure(t, s, BENCH_CACHE_AS_IS, values, err);
+    if (!bench_cache_fits(rfi_dataset_of(s->dataset))) {
+        int only = measure(t, s, BENCH_CACHE_COLD, values, err);
+        bench_note(&t->points[t->n - 1].measured.notes,
+                   "not measured warm: the files do not fit into available memory");
+        return only;
+    }
     int rc = measure(t, s, BENCH_CACHE_WARM, values, err);
     struct bench_point *warm = &t->points[t->n - 1].measured;
     if (rc == 0 && warm->runs[0].chosen.direct) {

@@ -3,6 +3,7 @@
 #include "attach/view.h"
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "cli.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -103,15 +104,6 @@ static bool end_step(struct trainer *t, bool stop)
 
 /* ---- one batch ---- */
 
-static uint64_t payload(const rf_batch *b)
-{
-    uint64_t bytes = 0, n = b->field_lengths ? (uint64_t)b->n_samples * b->n_fields : b->n_samples;
-    const uint64_t *lengths = b->field_lengths ? b->field_lengths : b->lengths;
-    for (uint64_t i = 0; i < n; i++)
-        bytes += lengths[i];
-    return bytes;
-}
-
 /* Reads every byte, in words where it can: as much as a copy would load, without the stores. */
 static void touch_all(const rf_batch *b)
 {
@@ -147,7 +139,7 @@ static bool next_is_ready(const struct trainer *t)
 static void compute(struct trainer *t, uint64_t came)
 {
     uint64_t step = t->field->step.compute_ns;
-    bool in_time = t->ahead && came - t->end_ns < step / 2;
+    bool in_time = t->field->step.together && t->ahead && came - t->end_ns < step / 2;
     t->ahead = next_is_ready(t);
     t->end_ns = (in_time ? t->end_ns : came) + step;
     sleep_until(t->end_ns, t->field->interrupted);
@@ -229,7 +221,7 @@ static bool take(struct trainer *t)
         rf_release(t->handle, &b);
         return false;
     }
-    uint64_t bytes = payload(&b);
+    uint64_t bytes = cli_batch_bytes(&b);
     use(t, &b, came);
     bool last = t->rank->all.batches + 1 >= t->limit || wants_stop(f);
     if (f->step.together) /* what all agree on, whatever has come since: nobody may go on alone */

@@ -2,7 +2,7 @@
  * plays an accelerator: holds every batch for the time of a step, and steps together with the others.
  *
  * An accelerator's step ends when it ends, not when the thread that plays it wakes up, a tenth of a millisecond
- * later. So where the next batch was seen ready before a step began, the next step begins where this one ended (of the
+ * later. So in ranks that step together, where the next batch was seen ready before a step began, the next step begins where this one ended (of the
  * slowest rank); else, and after a delay of half a step, when the batch came. Steps can thus make up for late
  * wake-ups, and for nothing else; utilisation is by the real clock. */
 #pragma once
