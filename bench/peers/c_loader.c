@@ -37,8 +37,10 @@ struct job {
     struct sample *samples;
     uint64_t *order; /* [n] */
     uint64_t n;
+    char *text; /* of files.txt: `files` lead into it */
     char **files;
     unsigned char **maps;
+    size_t *sizes;
     int *fds;
     size_t n_files;
     _Atomic uint64_t next; /* batch that nobody has taken */
@@ -88,34 +90,59 @@ static void *slurp(const struct job *j, const char *name, size_t *ret_bytes)
     return p;
 }
 
+static void grow(struct job *j, size_t cap)
+{
+    j->files = realloc(j->files, cap * sizeof *j->files);
+    j->maps = realloc(j->maps, cap * sizeof *j->maps);
+    j->sizes = realloc(j->sizes, cap * sizeof *j->sizes);
+    j->fds = realloc(j->fds, cap * sizeof *j->fds);
+    if (!j->files || !j->maps || !j->sizes || !j->fds)
+        die("files");
+}
+
+static void open_file(struct job *j, char *path)
+{
+    size_t i = j->n_files++;
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        die(path);
+    j->files[i] = path;
+    j->fds[i] = fd;
+    j->maps[i] = NULL;
+    j->sizes[i] = (size_t)st.st_size;
+    if (!j->map || !st.st_size)
+        return;
+    j->maps[i] = mmap(NULL, j->sizes[i], PROT_READ, MAP_SHARED, fd, 0);
+    if (j->maps[i] == MAP_FAILED)
+        die(path);
+}
+
 static void open_files(struct job *j)
 {
     size_t bytes, cap = 0;
-    char *text = slurp(j, "files.txt", &bytes);
-    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
-        if (j->n_files == cap) {
-            cap = cap ? 2 * cap : 64;
-            j->files = realloc(j->files, cap * sizeof *j->files);
-            j->maps = realloc(j->maps, cap * sizeof *j->maps);
-            j->fds = realloc(j->fds, cap * sizeof *j->fds);
-            if (!j->files || !j->maps || !j->fds)
-                die("files");
-        }
-        struct stat st;
-        int fd = open(line, O_RDONLY | O_CLOEXEC);
-        if (fd < 0 || fstat(fd, &st) < 0)
-            die(line);
-        j->files[j->n_files] = line;
-        j->fds[j->n_files] = fd;
-        j->maps[j->n_files] = NULL;
-        if (j->map && st.st_size) {
-            j->maps[j->n_files] = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
-            if (j->maps[j->n_files] == MAP_FAILED)
-                die(line);
-            close(fd);
-        }
-        j->n_files++;
+    j->text = slurp(j, "files.txt", &bytes);
+    for (char *line = strtok(j->text, "\n"); line; line = strtok(NULL, "\n")) {
+        if (j->n_files == cap)
+            grow(j, cap = cap ? 2 * cap : 64);
+        open_file(j, line);
     }
+}
+
+static void close_job(struct job *j)
+{
+    for (size_t i = 0; i < j->n_files; i++) {
+        if (j->maps[i])
+            munmap(j->maps[i], j->sizes[i]);
+        close(j->fds[i]);
+    }
+    free(j->files);
+    free(j->maps);
+    free(j->sizes);
+    free(j->fds);
+    free(j->text);
+    free(j->samples);
+    free(j->order);
 }
 
 static void read_job(struct job *j)
@@ -254,5 +281,6 @@ int main(int argc, char **argv)
     j.folder = argv[optind + 1];
     read_job(&j);
     run(&j);
+    close_job(&j);
     return 0;
 }

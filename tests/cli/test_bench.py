@@ -381,7 +381,7 @@ def test_peers_read_what_they_are_told(tmp_path, peer, equal):
 
 def test_compare_has_a_row_for_each(bench, make):
     made = make.raw(n=300, record_bytes=2000)
-    document = bench(made, *made.args, "--batch", 8, "--compare", "c-mmap,torch,c-pread", "--runtime", 0.15, "--runs", 2,
+    document = bench(made, *made.args, "--batch", 8, "--compare", "c-mmap,torch,c-pread", "--runtime", 0.3, "--runs", 2,
                      "--world-size", 2, env={"RINGFEED_PYTHON": "/nonexistent/python"})
     rows = {row["loader"]: row for row in document["loaders"]}
     assert list(rows) == ["ringfeed", "c-mmap", "torch", "c-pread"] and document["pairs"] == 2

@@ -34,23 +34,24 @@ static double cpu_of_reaped(pid_t pid)
     return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
 }
 
-/* The number behind `key` in a file of /proc with one "key: number" a line; false: not there. */
-static bool proc_number(pid_t pid, const char *file, const char *key, uint64_t *ret)
+/* Numbers of a file of /proc with one "key: number" a line, all of one reading; whether every key was there. */
+static bool proc_numbers(pid_t pid, const char *file, const char *const *keys, uint64_t *values, unsigned n)
 {
     char path[64], line[256];
-    bool found = false;
-    size_t n = strlen(key);
+    unsigned found = 0;
     snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, file);
     FILE *f = fopen(path, "re");
-    if (!f)
-        return false;
-    while (!found && fgets(line, sizeof line, f))
-        if (strncmp(line, key, n) == 0 && line[n] == ':') {
-            *ret = strtoull(line + n + 1, NULL, 10);
-            found = true;
+    while (f && found < n && fgets(line, sizeof line, f))
+        for (unsigned i = 0; i < n; i++) {
+            size_t k = strlen(keys[i]);
+            if (strncmp(line, keys[i], k) != 0 || line[k] != ':')
+                continue;
+            values[i] = strtoull(line + k + 1, NULL, 10);
+            found++;
         }
-    fclose(f);
-    return found;
+    if (f)
+        fclose(f);
+    return found == n;
 }
 
 static pid_t worker_pid(const struct rfi_run_view *run, uint32_t i)
@@ -67,7 +68,7 @@ void bench_usage_read(const struct rfi_run_view *run, const struct bench_devices
         pid_t pid = worker_pid(run, i);
         ret->workers_cpu_s += cpu_of(pid);
         ret->issued += atomic_load_explicit(&run->workers[i].reads, memory_order_relaxed);
-        ret->io_known &= proc_number(pid, "io", "read_bytes", &bytes);
+        ret->io_known &= proc_numbers(pid, "io", (const char *const[]){"read_bytes"}, &bytes, 1);
         ret->io_bytes += bytes;
     }
     ret->parent_cpu_s = cpu_of(parent) + cpu_of_reaped(parent);
@@ -79,17 +80,14 @@ void bench_usage_read(const struct rfi_run_view *run, const struct bench_devices
 /* Adds one process's share to the kinds; its sum, or 0. */
 static uint64_t add_memory(pid_t pid, struct bench_memory *m)
 {
-    uint64_t all = 0, anonymous = 0, shared = 0, file = 0;
-    const char *from = "smaps_rollup";
-    if (pid <= 0 || !proc_number(pid, from, "Pss", &all))
+    static const char *const keys[] = {"Pss", "Pss_Anon", "Pss_Shmem", "Pss_File"};
+    uint64_t kib[4];
+    if (pid <= 0 || !proc_numbers(pid, "smaps_rollup", keys, kib, 4))
         return 0;
-    proc_number(pid, from, "Pss_Anon", &anonymous);
-    proc_number(pid, from, "Pss_Shmem", &shared);
-    proc_number(pid, from, "Pss_File", &file);
-    m->anonymous += anonymous * 1024;
-    m->shared += shared * 1024;
-    m->file += file * 1024;
-    return all * 1024;
+    m->anonymous += kib[1] * 1024;
+    m->shared += kib[2] * 1024;
+    m->file += kib[3] * 1024;
+    return kib[0] * 1024;
 }
 
 bool bench_memory_read(const struct rfi_run_view *run, struct bench_memory *ret)
