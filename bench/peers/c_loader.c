@@ -50,6 +50,7 @@ struct job {
 struct thread {
     struct job *job;
     pthread_t id;
+    unsigned char *buffer; /* one batch; used again and again */
     uint64_t samples, bytes;
 };
 
@@ -196,14 +197,13 @@ static void *work(void *arg)
 {
     struct thread *t = arg;
     struct job *j = t->job;
-    unsigned char *buffer = make_buffer(j);
     for (;;) {
         uint64_t at = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed) * j->batch, bytes = 0;
         if (at >= j->n || (j->until_ns && now_ns() >= j->until_ns))
             break;
         for (uint64_t i = at; i < at + j->batch && i < j->n; i++) {
             const struct sample *s = &j->samples[j->order[i]];
-            copy_sample(j, s, buffer + bytes);
+            copy_sample(j, s, t->buffer + bytes);
             bytes += s->bytes;
             t->samples++;
         }
@@ -211,7 +211,6 @@ static void *work(void *arg)
         if (j->step_ns)
             nanosleep(&(struct timespec){(time_t)(j->step_ns / 1000000000u), (long)(j->step_ns % 1000000000u)}, NULL);
     }
-    free(buffer);
     return NULL;
 }
 
@@ -227,6 +226,8 @@ static void run(struct job *j)
     struct thread threads[THREADS_MOST] = {{0}};
     uint64_t samples = 0, bytes = 0;
     char line[8];
+    for (unsigned i = 0; i < j->threads; i++)
+        threads[i] = (struct thread){.job = j, .buffer = make_buffer(j)};
     puts("ready");
     fflush(stdout);
     if (!fgets(line, sizeof line, stdin))
@@ -234,21 +235,21 @@ static void run(struct job *j)
     double cpu = cpu_seconds();
     uint64_t from = now_ns();
     j->until_ns = j->seconds > 0 ? from + (uint64_t)(j->seconds * 1e9) : 0;
-    for (unsigned i = 0; i < j->threads; i++) {
-        threads[i].job = j;
+    for (unsigned i = 0; i < j->threads; i++)
         if (pthread_create(&threads[i].id, NULL, work, &threads[i]) != 0)
             die("thread");
-    }
     for (unsigned i = 0; i < j->threads; i++) {
         pthread_join(threads[i].id, NULL);
         samples += threads[i].samples;
         bytes += threads[i].bytes;
     }
     double seconds = (double)(now_ns() - from) * 1e-9;
+    cpu = cpu_seconds() - cpu;
+    for (unsigned i = 0; i < j->threads; i++)
+        free(threads[i].buffer);
     printf("{\"samples\":%llu,\"bytes\":%llu,\"seconds\":%.6f,\"cpu_seconds\":%.6f,\"cpu_bytes\":%llu,"
            "\"version\":\"%u threads\"}\n",
-           (unsigned long long)samples, (unsigned long long)bytes, seconds, cpu_seconds() - cpu,
-           (unsigned long long)bytes, j->threads);
+           (unsigned long long)samples, (unsigned long long)bytes, seconds, cpu, (unsigned long long)bytes, j->threads);
 }
 
 int main(int argc, char **argv)

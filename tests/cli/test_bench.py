@@ -162,7 +162,7 @@ def test_sweeps_are_all_combinations_in_order(bench, make):
     document = bench(made, *made.args, *QUICK, "--sweep", "queue-depth=1,4", "--sweep", "block=4k,9999")
     assert [(r["queue_depth"], r["block"], r["samples"]) for r in document["results"]] == [
         (1, 4096, 400000 // 4096), (1, 9999, 400000 // 9999), (4, 4096, 400000 // 4096), (4, 9999, 400000 // 9999)]
-    assert [(r["queue-depth"], r["block"]) for r in document["summary"]] == [(1, 4096), (1, 9999), (4, 4096), (4, 9999)]
+    assert [(r["queue_depth"], r["block"]) for r in document["summary"]] == [(1, 4096), (1, 9999), (4, 4096), (4, 9999)]
 
 
 def test_uneven_ranks_and_none(bench, make):

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -97,9 +98,11 @@ static int measure_device(const struct rfi_dataset *d, unsigned loops, const vol
     struct bare_result large, small;
     uint64_t align;
     bool direct;
-    if (rfi_dataset_n_files(d) == 0 || rfi_plan_align(d, &align, &direct, err) < 0 || !direct)
-        return 0;
-    int rc = probe(d, LARGE, align, 32, loops, interrupted, &large, err);
+    int rc = rfi_plan_align(d, &align, &direct, err);
+    if (rc == 0 && !direct)
+        rc = rfi_fail(err, ENOTSUP, "its files do not take O_DIRECT");
+    if (rc == 0)
+        rc = probe(d, LARGE, align, 32, loops, interrupted, &large, err);
     if (rc == 0)
         rc = probe(d, SMALL, align, 128, loops, interrupted, &small, err);
     if (rc == -EINTR)
@@ -107,6 +110,8 @@ static int measure_device(const struct rfi_dataset *d, unsigned loops, const vol
     if (rc == 0 && large.seconds > 0 && small.seconds > 0) {
         ret->device_bytes_per_s = (double)large.bytes / large.seconds;
         ret->device_iops = (double)small.reads / small.seconds;
+    } else {
+        snprintf(ret->not_probed, sizeof ret->not_probed, "%.190s", rc < 0 ? err->text : "its files are too small");
     }
     return 0;
 }

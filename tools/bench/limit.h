@@ -16,10 +16,10 @@ struct bench_limit {
     double passes; /* times that a delivered byte goes over the memory bus */
     double terms[BENCH_TERMS]; /* the most that each allows, delivered bytes/s; 0: not measured, or not needed */
     int binds; /* enum bench_term; -1: no term is known */
+    char not_probed[200]; /* why the device was not; "": it was */
 };
 
-/* Device and memory for half a second each. -EINTR when *interrupted; a device that cannot be probed (no O_DIRECT) is no
- * error. */
+/* Device and memory, a second or two in all. -EINTR when *interrupted; a device that cannot be probed is no error. */
 int bench_limit_measure(const struct rfi_dataset *d, unsigned loops, const volatile sig_atomic_t *interrupted,
                         struct bench_limit *ret, struct rfi_error *err);
 /* What follows for deliveries that went like this one. `bare`: what the bare loop used; NULL: not measured. */

@@ -175,6 +175,8 @@ static int add_limit(const struct bench_setup *s, struct bench_point *p, struct 
                                  s->interrupted, &p->limit, err);
     if (rc == 0)
         bench_limit_apply(&p->limit, last, p->n_bare ? &p->bare[p->n_bare - 1] : NULL, p->bare_part, s->step.touch);
+    if (rc == 0 && p->limit.not_probed[0])
+        bench_note(&p->notes, "the device was not probed: %s", p->limit.not_probed);
     p->limit_known = rc == 0;
     return rc;
 }

@@ -82,12 +82,15 @@ static int run_point(struct throughput *t, unsigned i, struct rfi_error *err)
 
 /* ---- the document ---- */
 
+/* As they are called in the document. */
+static const char *const emitted_keys[BENCH_KEYS] = {"queue_depth", "block", "batch", "workers"};
+
+/* Queue depth and workers are figures of every point. */
 static void emit_values(struct cli_emit *e, const struct throughput *t, const struct point *p)
 {
-    static const char *const keys[BENCH_KEYS] = {NULL, "block", "batch", NULL}; /* the others are figures of a point */
-    for (int k = 0; k < BENCH_KEYS; k++)
-        if (t->sweep.keys[k].n && keys[k])
-            cli_emit_u64(e, keys[k], p->values[k]);
+    for (int k = BENCH_BLOCK; k <= BENCH_BATCH; k++)
+        if (t->sweep.keys[k].n)
+            cli_emit_u64(e, emitted_keys[k], p->values[k]);
 }
 
 /* In text each point has a title; in JSON they are an array. */
@@ -111,7 +114,7 @@ static void emit_summary(struct cli_emit *e, const struct throughput *t)
         cli_emit_str(e, "cache", bench_cache_name(p->measured.cache));
         for (int k = 0; k < BENCH_KEYS; k++)
             if (t->sweep.keys[k].n)
-                cli_emit_u64(e, bench_key_names[k], p->values[k]);
+                cli_emit_u64(e, emitted_keys[k], p->values[k]);
         bench_emit_summary(e, &p->measured);
         cli_emit_close(e);
     }
