@@ -216,6 +216,12 @@ struct search {
     uint64_t passed, failed; /* the largest that did, the smallest that did not (0: none) */
 };
 
+/* Whether accelerators that pass would have made enough steps in the time given: then fewer are an answer too. */
+static bool had_time(const struct bench_args *a, const struct bench_job *j, double mark)
+{
+    return a->runtime_s * 1e9 >= (STEPS_LEAST + 1) * (double)j->step_ns * 100 / mark;
+}
+
 /* One more number, on a fresh run. */
 static int try_one(const struct bench_args *a, const struct bench_job *j, uint64_t accelerators, struct search *s,
                    struct rfi_error *err)
@@ -225,7 +231,7 @@ static int try_one(const struct bench_args *a, const struct bench_job *j, uint64
     s->n++;
     if (rc < 0)
         return rc;
-    if (o->utilisation.n == 0)
+    if (o->utilisation.n == 0 && !had_time(a, j, s->mark))
         return rfi_fail(err, ENODATA,
                         "%llu accelerators: too short: %d steps behind the first are needed. Use more --epochs, or "
                         "--runtime",
