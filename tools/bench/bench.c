@@ -36,6 +36,7 @@ void bench_server_options(const struct bench_args *a, rf_server_options *ret)
     ret->workers = (uint32_t)s->workers;
     ret->prefetch = s->prefetch;
     ret->ring_bytes = s->ring_bytes;
+    ret->cache_bytes = s->cache_bytes;
     ret->queue_depth = (uint32_t)s->queue_depth;
     ret->engine = (rf_engine)s->engine;
     ret->direct = (rf_switch)s->direct;

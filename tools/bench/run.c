@@ -2,6 +2,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "reader/choose.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -35,16 +36,18 @@ static int start_server(struct running *r, struct rfi_error *err)
     return rc;
 }
 
+/* Engine and O_DIRECT may change while it runs: as they are now. */
 static void read_chosen(const struct rfi_run_view *v, struct bench_chosen *ret)
 {
     const struct rfi_config_shared *c = &v->config;
+    uint32_t reading = atomic_load_explicit(&v->coordinator->reading, memory_order_relaxed);
     *ret = (struct bench_chosen){.workers = c->workers,
                                  .queue_depth = c->queue_depth,
                                  .prefetch = c->depth,
-                                 .direct = c->direct != 0,
+                                 .direct = (reading & RFI_READ_DIRECT) != 0,
                                  .arena_bytes = c->arena_bytes,
                                  .align = c->align};
-    snprintf(ret->engine, sizeof ret->engine, "%.15s", c->engine_name);
+    rfi_run_engine_name(c, reading, ret->engine);
 }
 
 static int start_trainers(struct running *r, struct rfi_error *err)
@@ -134,12 +137,11 @@ static void difference(const struct bench_usage *a, const struct bench_usage *b,
 static int go_through(struct running *r, struct bench_run *ret, struct rfi_error *err)
 {
     int rc = start_server(r, err);
-    if (rc == 0) {
-        read_chosen(&r->view, &ret->chosen);
+    if (rc == 0)
         rc = start_trainers(r, err);
-    }
     if (rc == 0 && (rc = check_trainers(r, err)) == 0) {
         measure(r);
+        read_chosen(&r->view, &ret->chosen);
         ret->memory_known = bench_memory_read(&r->view, &ret->memory);
     }
     if (r->trained)

@@ -23,7 +23,7 @@ struct bench_run_options {
 
 /* What the server chose by itself. */
 struct bench_chosen {
-    char engine[16];
+    char engine[RFI_ENGINE_NAME];
     uint32_t workers, queue_depth, prefetch;
     bool direct;
     uint64_t arena_bytes, align;
