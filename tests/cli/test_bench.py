@@ -165,6 +165,14 @@ def test_sweeps_are_all_combinations_in_order(bench, make):
     assert [(r["queue_depth"], r["block"]) for r in document["summary"]] == [(1, 4096), (1, 9999), (4, 4096), (4, 9999)]
 
 
+def test_what_the_resident_cache_gave(bench, make):
+    made = make.tar(n=100, sizes=(1000, 2000))
+    args = ("--batch", 4, *QUICK, "--runtime", 0.3)
+    for cache, expected in (("0", 0), ("10M", 1)):
+        (result,) = bench(made, *args, "--cache-bytes", cache, "--ramp-time", 0.2)["results"]
+        assert abs(figure(result["from_resident_cache"]) - expected) < 0.2
+
+
 def test_uneven_ranks_and_none(bench, make):
     made = make.raw(n=1, record_bytes=5000)
     (result,) = bench(made, *made.args, "--world-size", 3, *QUICK)["results"]

@@ -48,6 +48,11 @@ static double reads_per_s(const struct bench_run *r)
     return (double)r->issued / r->seconds;
 }
 
+static double resident_part(const struct bench_run *r)
+{
+    return (double)r->resident / (double)r->window.samples;
+}
+
 static double device_reads_per_s(const struct bench_run *r)
 {
     return r->device_known ? (double)r->device.reads / r->seconds : -1;
@@ -312,6 +317,7 @@ static void emit_rates(struct cli_emit *e, const struct bench_point *p)
     emit_figure(e, p, "samples_per_s", samples_per_s, 1);
     emit_figure(e, p, "gb_per_s", gb_per_s, 4);
     emit_figure(e, p, "iops", reads_per_s, 1);
+    emit_figure(e, p, "from_resident_cache", resident_part, 4);
     emit_figure(e, p, "device_iops", device_reads_per_s, 1);
     emit_figure(e, p, "device_gb_per_s", device_gb_per_s, 4);
     emit_figure(e, p, "device_bytes_per_byte", device_part, 4);

@@ -126,6 +126,7 @@ static void difference(const struct bench_usage *a, const struct bench_usage *b,
     ret->parent_cpu_s = b->parent_cpu_s - a->parent_cpu_s;
     ret->workers_cpu_s = b->workers_cpu_s - a->workers_cpu_s;
     ret->issued = b->issued - a->issued;
+    ret->resident = b->resident - a->resident;
     ret->restarts = b->restarts - a->restarts;
     ret->io_known = a->io_known && b->io_known && ret->restarts == 0;
     ret->io_bytes = b->io_bytes - a->io_bytes;

@@ -36,7 +36,7 @@ struct bench_run {
     struct bench_counts all, window; /* over the ranks */
     double seconds; /* of the window; 0: it never began */
     double trainers_cpu_s, parent_cpu_s, workers_cpu_s;
-    uint64_t issued, restarts;
+    uint64_t issued, resident, restarts;
     bool io_known, device_known, memory_known;
     uint64_t io_bytes;
     struct bench_device_counters device;

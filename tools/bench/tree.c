@@ -67,6 +67,7 @@ void bench_usage_read(const struct rfi_run_view *run, const struct bench_devices
         uint64_t bytes = 0;
         pid_t pid = worker_pid(run, i);
         ret->workers_cpu_s += cpu_of(pid);
+        ret->resident += atomic_load_explicit(&run->workers[i].cached, memory_order_relaxed);
         ret->issued += atomic_load_explicit(&run->workers[i].reads, memory_order_relaxed);
         ret->io_known &= proc_numbers(pid, "io", (const char *const[]){"read_bytes"}, &bytes, 1);
         ret->io_bytes += bytes;

@@ -9,6 +9,7 @@ struct bench_usage {
     uint64_t at_ns;
     double parent_cpu_s, workers_cpu_s; /* the parent's with that of its dead workers */
     uint64_t issued; /* reads that the workers asked the kernel for */
+    uint64_t resident; /* samples that came from the resident cache */
     uint64_t restarts;
     bool io_known;
     uint64_t io_bytes; /* that the workers caused to be fetched from devices: /proc/PID/io */
