@@ -35,6 +35,7 @@ int verb_stat(int argc, char **argv);
 int verb_checkpoint(int argc, char **argv);
 int verb_verify(int argc, char **argv);
 int verb_plan(int argc, char **argv);
+int verb_bench(int argc, char **argv);
 int verb_ls(int argc, char **argv);
 int verb_gc(int argc, char **argv);
 
@@ -108,6 +109,20 @@ const struct cli_option *cli_serve_order_options(struct cli_order_args *a);
  * rulings (F + R > W refused), copies all into a->o. 0, or an exit code after a message. */
 int cli_order_resolve(struct cli_order_args *a);
 
+/* How a run is served: the options that serve and bench share. */
+#define CLI_SPARES_CHOSEN UINT64_MAX
+struct cli_serve_args {
+    uint64_t workers, prefetch, prefetch_samples, ring_bytes, cache_bytes, queue_depth, heartbeat_ms, max_restarts,
+        spares, replication, hedge_ms;
+    int engine, direct, pin, numa, on_error;
+    struct cli_list mirrors;
+    double slow_ratio;
+    struct cli_option options[24];
+};
+const struct cli_option *cli_serve_options(struct cli_serve_args *a);
+/* --prefetch-samples becomes --prefetch. 0, or an exit code after a message. */
+int cli_serve_resolve(struct cli_serve_args *a, uint64_t batch);
+
 /* Opens the dataset named by the positionals with progress on a terminal; NULL and a message (exit
  * code in *ret) on failure. */
 rf_dataset *cli_open_dataset(struct cli_dataset_args *a, const struct cli_list *paths, int *ret);
@@ -135,6 +150,18 @@ void cli_progress_end(struct cli_progress *p);
 static inline uint64_t cli_whole(double x)
 {
     return !(x > 0) ? 0 : x < 18446744073709549568.0 ? (uint64_t)x : UINT64_MAX;
+}
+
+/* Bytes of a batch's samples, all fields joined. */
+static inline uint64_t cli_batch_bytes(const rf_batch *b)
+{
+    if (b->fixed_bytes && !b->field_lengths)
+        return b->n_samples * b->fixed_bytes;
+    uint64_t bytes = 0, n = b->field_lengths ? (uint64_t)b->n_samples * b->n_fields : b->n_samples;
+    const uint64_t *lengths = b->field_lengths ? b->field_lengths : b->lengths;
+    for (uint64_t i = 0; i < n; i++)
+        bytes += lengths[i];
+    return bytes;
 }
 
 /* ---- output (stdout): one walk that writes text or JSON ---- */

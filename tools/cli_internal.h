@@ -3,6 +3,8 @@
 
 #include "cli.h"
 
+#include <string.h>
+
 /* What cli_parse does with the tables it is given. */
 enum cli_mode {
     CLI_MODE_RUN, /* parse */
@@ -27,6 +29,14 @@ int cli_completion_main(FILE *out);
 int cli_value_u64(const char *text, uint64_t *ret, const char **why);
 int cli_value_bytes(const char *text, uint64_t *ret, const char **why);
 int cli_value_double(const char *text, double *ret, const char **why);
+
+/* Appends a table of options to a group under construction; returns where the next goes. */
+static inline struct cli_option *cli_add(struct cli_option *at, const struct cli_option *table, size_t n)
+{
+    memcpy(at, table, n * sizeof *table);
+    return at + n;
+}
+#define CLI_ADD(at, table) cli_add(at, table, sizeof table / sizeof *table)
 
 /* Memory that lives until exit and stays reachable (no verb frees what it parsed). Never NULL. */
 void *cli_keep(size_t bytes);

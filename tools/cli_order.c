@@ -11,14 +11,6 @@ static const char *const on_off[] = {"on", "off", NULL};
 
 enum { MOST_RANKS = 1000000 };
 
-static struct cli_option *add(struct cli_option *at, const struct cli_option *table, size_t n)
-{
-    memcpy(at, table, n * sizeof *table);
-    return at + n;
-}
-
-#define ADD(at, table) add(at, table, sizeof table / sizeof *table)
-
 static struct cli_option *add_ranks(struct cli_option *at, struct cli_order_args *a)
 {
     const struct cli_option table[] = {
@@ -52,7 +44,7 @@ static struct cli_option *add_ranks(struct cli_option *at, struct cli_order_args
          .min = 1,
          .help = "samples a batch (default 1)"},
     };
-    return ADD(at, table);
+    return CLI_ADD(at, table);
 }
 
 static struct cli_option *add_partition(struct cli_option *at, struct cli_order_args *a)
@@ -111,7 +103,7 @@ static struct cli_option *add_partition(struct cli_option *at, struct cli_order_
          .choices = rfi_hash_key_names,
          .help = "hash: what is hashed (default index)"},
     };
-    return ADD(at, table);
+    return CLI_ADD(at, table);
 }
 
 static struct cli_option *add_shuffle(struct cli_option *at, struct cli_order_args *a)
@@ -162,7 +154,7 @@ static struct cli_option *add_shuffle(struct cli_option *at, struct cli_order_ar
          .choices = rfi_tail_names,
          .help = "what becomes of samples that do not fill a batch on every rank (default uneven)"},
     };
-    return ADD(at, table);
+    return CLI_ADD(at, table);
 }
 
 static struct cli_option *add_selection(struct cli_option *at, struct cli_order_args *a)
@@ -187,7 +179,7 @@ static struct cli_option *add_selection(struct cli_option *at, struct cli_order_
          .min = 1,
          .help = "refuse a dataset that has not exactly C classes"},
     };
-    return ADD(at, table);
+    return CLI_ADD(at, table);
 }
 
 static struct cli_option *add_virtual(struct cli_option *at, struct cli_order_args *a)
@@ -206,7 +198,7 @@ static struct cli_option *add_virtual(struct cli_option *at, struct cli_order_ar
          .given = &a->samples_given,
          .help = "N samples that need not exist, instead of DATASET"},
     };
-    return ADD(at, table);
+    return CLI_ADD(at, table);
 }
 
 static struct cli_option *add_shared(struct cli_order_args *a)

@@ -31,6 +31,13 @@ const struct cli_verb cli_verbs[] = {
      "Attaches to a running serve as a trainer would, takes and releases batches until the end, and prints a summary. "
      "With --check every byte is compared with the dataset's files; with --ids what came is written to a file.",
      verb_attach},
+    {"bench", "DATASET… | [datasize|datagen|run] [FOLDER] --workload NAME", "measure how fast data is delivered",
+     "Starts servers and a measuring trainer for each rank, and prints samples, bytes and reads a second, CPU time and "
+     "memory of all processes, and waits of the trainers, beside a bare io_uring loop over the same reads, and beside "
+     "what device, CPUs and memory allow, each measured in the same call. Options as for serve. With --workload: "
+     "training as MLPerf Storage emulates it; datasize says how much data the rules ask for, datagen makes it, run "
+     "measures how busy accelerators are kept. With --compare: other loaders over the same files, in turns.",
+     verb_bench},
     {"stat", "NAME", "one reading of a running serve",
      "Prints the state of the run, of each rank and of each worker. Reads only; disturbs nothing.", verb_stat},
     {"checkpoint", "NAME [-o FILE]", "say, or save, where a run stands",

@@ -18,7 +18,7 @@ import numpy
 import pytest
 
 EXHAUSTIVE = os.environ.get("RF_EXHAUSTIVE") == "1"
-FORMATS = ("raw", "idx", "npy", "tar", "webdataset", "imagefolder", "files")
+FORMATS = ("raw", "idx", "npy", "tar", "webdataset", "tfrecord", "imagefolder", "files")
 DATA = pathlib.Path(
     os.environ.get("RINGFEED_SHARED_DATA", pathlib.Path(__file__).resolve().parents[2].parent / "shared" / "data")
 )
@@ -118,7 +118,7 @@ def test_truth(ringfeed, line):
     assert info["bytes"] == sum(map(len, data)) == line["total_bytes"]
     assert sha(b"".join(data)) == line["concat_sha256"]
     check_probes(ringfeed, line, path, args, lines, data)
-    if "labels_head" in line:
+    if "labels_head" in line and line["format"] != "tfrecord":  # there they are inside the payload
         assert [x["label"] for x in lines[:10]] == [int(v) for v in line["labels_head"]][: len(lines)]
     if line["format"] in ("idx", "npy"):
         assert info["shape"] == line["shape"][1:]
@@ -302,6 +302,58 @@ def test_tar_without_end_mark_and_of_nothing(ringfeed, tmp_path):
         (tmp_path / "none.tar").write_bytes(bytes(n))
         assert ringfeed.json("inspect", tmp_path / "none.tar")["samples"] == 0
         assert ringfeed.ok("samples", tmp_path / "none.tar") == ""
+
+
+# ---- tfrecord ---------------------------------------------------------------------------------------
+
+
+def crc32c(data):
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def masked(data):
+    crc = crc32c(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def tfrecord(payload):
+    length = struct.pack("<Q", len(payload))
+    return length + masked(length) + payload + masked(payload)
+
+
+def test_tfrecord_payloads(ringfeed, tmp_path):
+    assert crc32c(b"123456789") == 0xE3069283
+    rng = random.Random(5)
+    shards = [[rng.randbytes(rng.choice([0, 1, 11, 12, 700])) for _ in range(n)] for n in (30, 1)]
+    folder = tmp_path / "records"
+    folder.mkdir()
+    for i, payloads in enumerate([*shards, []]):
+        (folder / f"part-{i}").write_bytes(b"".join(map(tfrecord, payloads)))
+    lines, data = read_all(ringfeed, folder, "--format", "tfrecord")
+    assert data == sum(shards, []) and [x["file"][-1] for x in lines] == ["0"] * 30 + ["1"]
+    (folder / "part-2").unlink()  # an empty file is of no format
+    assert ringfeed.json("inspect", folder)["format"] == "tfrecord"
+
+
+@pytest.mark.parametrize(
+    "damage, says",
+    [
+        (lambda b: b[:20] + b"\x01" + b[21:], "offset 19: the checksum of its length is wrong"),
+        (lambda b: b[:-1], "truncated"),
+        (lambda b: b + b"\0" * 5, "truncated"),
+        (lambda b: b + struct.pack("<Q", 1 << 63) + masked(struct.pack("<Q", 1 << 63)) + b"\0" * 9, "truncated"),
+    ],
+    ids=["length", "cut", "rest", "huge"],
+)
+def test_tfrecord_refusals(ringfeed, tmp_path, damage, says):
+    path = tmp_path / "a.tfrecord"
+    path.write_bytes(damage(tfrecord(b"abc") + tfrecord(b"defgh")))
+    ringfeed.fails("inspect", path, "--format", "tfrecord", says=[path, says])
 
 
 # ---- webdataset -------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 from test_faults import children, indexed
 from test_kill import until
-from delivery import Trainer, order_lines
+from delivery import NO_LEAKS, Trainer, order_lines
 
 RECORD = 4096
 
@@ -117,7 +117,8 @@ def test_a_cut_file_goes_to_the_mirror(ringfeed, run_name, cached, tmp_path):
 def test_workers_killed_while_they_copy(ringfeed, run_name, make):
     made = make.raw(n=4000, record_bytes=20000)
     order = ("--batch", 8, "--shuffle", "full", "--ranks", 2, "--epochs", 2, *made.args)
-    serve = ringfeed.serve(made.path, run_name, *order, "--engine", "mapped", "--workers", 2, "--max-restarts", 1000)
+    serve = ringfeed.serve(made.path, run_name, *order, "--engine", "mapped", "--workers", 2, "--max-restarts", 1000,
+                           env=NO_LEAKS)
     trainers = [Trainer(ringfeed, run_name, r) for r in range(2)]
     rng, kills = random.Random(3), 0
     while any(t.run.process.poll() is None for t in trainers):

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import REPO, clean_environment, die_with_parent, find_command
 
-VERBS = ["index", "inspect", "cat", "samples", "order", "serve", "attach", "stat", "verify", "plan", "ls", "gc"]
+VERBS = ["index", "inspect", "cat", "samples", "order", "serve", "attach", "bench", "stat", "verify", "plan", "ls", "gc"]
 
 
 def test_lists_every_verb_and_each_has_help(ringfeed):

@@ -1,6 +1,7 @@
 """What is installed: header, library, pkg-config, man pages, completion, and README's program built against it,
 as C and as C++, and run on a live ring."""
 
+import json
 import os
 import pathlib
 import re
@@ -89,6 +90,14 @@ def test_readme_program_says_why_it_cannot_attach(installed, run_name, tmp_path,
 def test_installed_command_runs(installed):
     command = prefix(installed) / "bin" / "ringfeed"
     assert re.fullmatch(r"ringfeed \d+\.\d+\.\d+\n", run(command, "--version"))
+
+
+def test_installed_bench_finds_other_loaders(installed, make, run_name):
+    made = make.raw(n=50)
+    command = [prefix(installed) / "bin" / "ringfeed", "bench", made, *made.args, "--name", run_name, "--runs", 1]
+    rows = json.loads(run(*command, "--compare", "c-pread,gather", "--json", env=clean_environment()))["loaders"]
+    assert [r["loader"] for r in rows] == ["ringfeed", "c-pread", "gather"]
+    assert "not measured" not in [r["version"] for r in rows]
 
 
 def test_version_is_one_everywhere(installed, ringfeed):

@@ -92,15 +92,6 @@ static int write_ids(struct attached *a, const rf_batch *b, uint64_t rank)
     return CLI_OK;
 }
 
-static uint64_t payload(const rf_batch *b)
-{
-    uint64_t bytes = 0, n = b->field_lengths ? (uint64_t)b->n_samples * b->n_fields : b->n_samples;
-    const uint64_t *lengths = b->field_lengths ? b->field_lengths : b->lengths;
-    for (uint64_t i = 0; i < n; i++)
-        bytes += lengths[i];
-    return bytes;
-}
-
 static void compute(uint64_t ms)
 {
     struct timespec left = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000};
@@ -152,7 +143,7 @@ static int take_one(struct attached *a, const struct attach_args *args, int *ret
     t->last_epoch = b.epoch;
     t->batches++;
     t->samples += b.n_samples;
-    t->bytes += payload(&b);
+    t->bytes += cli_batch_bytes(&b);
     rf_release(a->trainer, &b);
     t->last_ns = rfi_now_ns();
     show_progress(a, args, &b);

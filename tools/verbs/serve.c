@@ -12,23 +12,16 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char *const engines[] = {"auto", "uring", "pread", "null", "mapped", NULL};
-static const char *const switches[] = {"auto", "on", "off", NULL};
 static const char *const dead_rank[] = {"wait", "redistribute", NULL};
-static const char *const on_errors[] = {"raise", "skip", "replace", NULL};
-static const char *const auto_off[] = {"auto", "off", NULL};
 
 struct serve_args {
     const char *name;
-    uint64_t workers, prefetch, prefetch_samples, ring_bytes, queue_depth, heartbeat_ms, max_restarts, timeout_ms,
-        parent_pid, spares, replication;
-    int engine, direct, pin, numa, on_dead_rank, on_error;
+    struct cli_serve_args how;
+    uint64_t timeout_ms, parent_pid;
+    int on_dead_rank;
     const char *checkpoint;
     uint64_t checkpoint_every;
     struct cli_list resume;
-    uint64_t hedge_ms, cache_bytes;
-    struct cli_list mirrors;
-    double slow_ratio;
     bool json;
 };
 
@@ -131,36 +124,34 @@ static int serve(const struct serve_args *a, const struct cli_order_args *order,
     struct rfi_state resume = {0};
     struct serving serving = {.json = a->json};
     struct rfi_error err = {0};
-    uint64_t prefetch = a->prefetch;
-    if (a->prefetch_samples) /* rounded up to whole batches */
-        prefetch = a->prefetch_samples / order->o.batch + (a->prefetch_samples % order->o.batch != 0);
+    const struct cli_serve_args *how = &a->how;
     struct rfi_serve_options o = {
         .name = a->name,
         .dataset = rfi_dataset_of(dataset),
         .order = &order->o,
         .ranks = (uint32_t)order->ranks,
         .first_rank = (uint32_t)order->first_rank,
-        .workers = (uint32_t)a->workers,
+        .workers = (uint32_t)how->workers,
         .epochs = order->epochs_given ? order->epochs : 1,
         .start_epoch = order->start_epoch,
-        .prefetch = prefetch,
-        .ring_bytes = a->ring_bytes,
-        .queue_depth = (uint32_t)a->queue_depth,
-        .cache_bytes = a->cache_bytes,
-        .engine = (rf_engine)a->engine,
-        .direct = (rf_switch)a->direct,
-        .pin = a->pin ? RF_OFF : RF_AUTO,
-        .numa = a->numa ? RF_OFF : RF_AUTO,
-        .heartbeat_ms = (uint32_t)a->heartbeat_ms,
+        .prefetch = how->prefetch,
+        .ring_bytes = how->ring_bytes,
+        .cache_bytes = how->cache_bytes,
+        .queue_depth = (uint32_t)how->queue_depth,
+        .engine = (rf_engine)how->engine,
+        .direct = (rf_switch)how->direct,
+        .pin = how->pin ? RF_OFF : RF_AUTO,
+        .numa = how->numa ? RF_OFF : RF_AUTO,
+        .heartbeat_ms = (uint32_t)how->heartbeat_ms,
         .timeout_ms = (uint32_t)a->timeout_ms,
-        .max_restarts = (uint32_t)a->max_restarts,
-        .slow_ratio = a->slow_ratio,
-        .replication = (uint32_t)a->replication,
-        .spares = a->spares == UINT64_MAX ? RFI_SPARES_CHOSEN : (uint32_t)a->spares,
-        .mirrors = (const char *const *)a->mirrors.items,
-        .n_mirrors = (uint32_t)a->mirrors.n,
-        .hedge_ms = (uint32_t)a->hedge_ms,
-        .on_error = (rf_on_error)a->on_error,
+        .max_restarts = (uint32_t)how->max_restarts,
+        .slow_ratio = how->slow_ratio,
+        .replication = (uint32_t)how->replication,
+        .spares = how->spares == CLI_SPARES_CHOSEN ? RFI_SPARES_CHOSEN : (uint32_t)how->spares,
+        .mirrors = (const char *const *)how->mirrors.items,
+        .n_mirrors = (uint32_t)how->mirrors.n,
+        .hedge_ms = (uint32_t)how->hedge_ms,
+        .on_error = (rf_on_error)how->on_error,
         .parent_pid = (int64_t)a->parent_pid,
         .checkpoint = a->checkpoint,
         .checkpoint_every = a->checkpoint_every,
@@ -189,12 +180,7 @@ static int serve(const struct serve_args *a, const struct cli_order_args *order,
 
 int verb_serve(int argc, char **argv)
 {
-    struct serve_args a = {.heartbeat_ms = 1000,
-                           .max_restarts = 100,
-                           .timeout_ms = 30000,
-                           .spares = UINT64_MAX,
-                           .slow_ratio = 0.5,
-                           .replication = 1};
+    struct serve_args a = {.timeout_ms = 30000};
     struct cli_dataset_args dataset_args;
     struct cli_order_args order_args;
     struct cli_list paths;
@@ -202,37 +188,6 @@ int verb_serve(int argc, char **argv)
     const struct cli_option own[] = {
         {"name", CLI_STRING, &a.name, .metavar = "NAME",
          .help = "name of the run, 1 to 64 of A-Z a-z 0-9 _ - (required)"},
-        {"workers", CLI_U64, &a.workers, .metavar = "N",
-         .help = "worker processes, at most 64 (default: by cores and ranks)", .max = RFI_MAX_WORKERS},
-        {"prefetch", CLI_U64, &a.prefetch, .metavar = "BATCHES",
-         .help = "batches a ring, at least 2 (default 4, at most 64 MiB a rank)", .max = 4096},
-        {"prefetch-samples", CLI_U64, &a.prefetch_samples, .metavar = "N",
-         .help = "the same in samples, rounded up to batches"},
-        {"ring-bytes", CLI_BYTES, &a.ring_bytes, .metavar = "BYTES",
-         .help = "arena of each rank (default: from --prefetch)"},
-        {"cache-bytes", CLI_BYTES, &a.cache_bytes, .metavar = "BYTES",
-         .help = "of the dataset kept in shared memory over the epochs, for all ranks (default 0)"},
-        {"queue-depth", CLI_U64, &a.queue_depth, .metavar = "N", .help = "reads in flight a worker (default 32)",
-         .max = 4096},
-        {"engine", CLI_CHOICE, &a.engine, .choices = engines,
-         .help = "how to read (default auto: mapped while the data is in memory, else uring, else pread)"},
-        {"direct", CLI_CHOICE, &a.direct, .choices = switches,
-         .help = "O_DIRECT (default auto: for data that memory does not hold)"},
-        {"pin", CLI_CHOICE, &a.pin, .choices = auto_off, .help = "pin workers to cores (default auto)"},
-        {"numa", CLI_CHOICE, &a.numa, .choices = auto_off, .help = "bind arenas to NUMA nodes (default auto)"},
-        {"heartbeat-ms", CLI_U64, &a.heartbeat_ms, .metavar = "MS",
-         .help = "a worker that hangs for this long is killed and started again (default 1000)", .min = 10,
-         .max = 3600000},
-        {"max-restarts", CLI_U64, &a.max_restarts, .metavar = "N",
-         .help = "deaths in a row without a batch before a worker is given up (default 100)", .max = 1000000},
-        {"spares", CLI_U64, &a.spares, .metavar = "N",
-         .help = "io_urings, and arenas for all ranks each, kept for a device that hangs (default 1)", .max = 63},
-        {"replication", CLI_U64, &a.replication, .metavar = "K",
-         .help = "workers that read for a rank: a primary, and standbys on other cores and nodes (default 1: any may)",
-         .min = 1, .max = RFI_KEEPERS_MOST},
-        {"slow-ratio", CLI_DOUBLE, &a.slow_ratio, .metavar = "R",
-         .help = "slow is who has less than this part of its peers' median throughput (default 0.5)", .dmin = 0,
-         .dmax = 1},
         {"timeout-ms", CLI_U64, &a.timeout_ms, .metavar = "MS",
          .help = "how long a trainer waits for a batch (default 30000)", .min = 1, .max = 86400000},
         {"checkpoint", CLI_STRING, &a.checkpoint, .metavar = "FILE",
@@ -246,21 +201,12 @@ int verb_serve(int argc, char **argv)
         {"on-dead-rank", CLI_CHOICE, &a.on_dead_rank, .choices = dead_rank,
          .help =
              "a trainer died: wait for another one, or redistribute its samples to the living ranks (default wait)"},
-        {"mirror", CLI_LIST, &a.mirrors, .metavar = "DIR",
-         .help = "a copy of the dataset's files, for reads that fail (may repeat)"},
-        {"hedge-ms", CLI_U64, &a.hedge_ms, .metavar = "MS",
-         .help = "ask again for a read that is later than this, of a mirror where there is one (default 0: never)",
-         .max = 3600000},
-        {"on-error", CLI_CHOICE, &a.on_error, .choices = on_errors,
-         .help =
-             "a sample that no copy gives: fail its batch, leave it out, or put the next one that fits in its place "
-             "(default raise)"},
         {"parent-pid", CLI_U64, &a.parent_pid, .metavar = "PID", .help = "end when this parent process ends",
          .max = 1u << 30},
         {"json", CLI_FLAG, &a.json, .help = "the ready line as JSON"},
         {0},
     };
-    const struct cli_option *const groups[] = {own, cli_dataset_options(&dataset_args),
+    const struct cli_option *const groups[] = {own, cli_serve_options(&a.how), cli_dataset_options(&dataset_args),
                                                cli_serve_order_options(&order_args), NULL};
     int rc = cli_parse(cli_verb_find("serve"), groups, argc, argv, &paths);
     if (rc)
@@ -269,12 +215,11 @@ int verb_serve(int argc, char **argv)
         return cli_usage("serve: no --name: trainers find the run by it. Add --name NAME");
     if (rfi_name_check(a.name, NULL) < 0)
         return cli_usage("serve: wrong --name '%.80s': 1 to 64 of A-Z a-z 0-9 _ -", a.name);
-    if (a.prefetch && a.prefetch_samples)
-        return cli_usage("serve: both --prefetch and --prefetch-samples. Give one of them");
     if (a.checkpoint_every && !a.checkpoint)
         return cli_usage("serve: --checkpoint-every without --checkpoint FILE. Name the file too");
     catch_early_stop();
-    if ((code = cli_order_resolve(&order_args)) != CLI_OK)
+    if ((code = cli_order_resolve(&order_args)) != CLI_OK ||
+        (code = cli_serve_resolve(&a.how, order_args.o.batch)) != CLI_OK)
         return code;
     rf_dataset *dataset = cli_open_dataset(&dataset_args, &paths, &code);
     if (!dataset)

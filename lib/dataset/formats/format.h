@@ -42,6 +42,7 @@ struct rfi_format {
     X(idx)             \
     X(tar)             \
     X(webdataset)      \
+    X(tfrecord)        \
     X(imagefolder)     \
     X(files)           \
     X(raw)

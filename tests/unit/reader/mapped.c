@@ -124,6 +124,7 @@ Test(mapped, pages_in_memory_are_copied_without_a_read)
     cr_assert_eq(r.submits, calls, "system calls for data that is mapped");
     r.ops->close(&r);
     cr_assert_eq(mappings(fd, NULL), 0);
+    free(buf);
 }
 
 static void check_cold(struct rfi_reader *r, int fd)
