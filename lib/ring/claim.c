@@ -203,21 +203,25 @@ static uint64_t freed_soon(const struct rfi_ring *r)
 
 uint32_t rfi_ring_claimable(const struct rfi_ring *r)
 {
-    uint64_t ignored;
-    return rfi_ring_claimable_from(r, &ignored);
+    uint64_t ticket;
+    bool left;
+    return rfi_ring_claimable_from(r, &ticket, &left);
 }
 
-uint32_t rfi_ring_claimable_from(const struct rfi_ring *r, uint64_t *ret_ticket)
+uint32_t rfi_ring_claimable_from(const struct rfi_ring *r, uint64_t *ret_ticket, bool *ret_left)
 {
     uint64_t freed = freed_soon(r);
     uint32_t n = 0;
 
+    *ret_left = false;
     for (uint64_t t = freed; t < freed + r->depth; t++) {
         uint64_t word = atomic_load_explicit(&rfi_slot(r, t)->word, memory_order_acquire);
         struct rfi_generation g;
 
-        if (rfi_word_ticket(word) == t && rfi_word_state(word) != RFI_FREE)
+        if (rfi_word_ticket(word) == t && rfi_word_state(word) != RFI_FREE) {
+            *ret_left |= n > 0;
             continue;
+        }
         rfi_ring_generation(r, t, &g);
         if (stopped(&g, t) || past_the_end(r, &g, t))
             continue;

@@ -96,8 +96,9 @@ void rfi_ring_publish_end(struct rfi_ring *r, unsigned worker, const struct rfi_
  * room, after recycling (a look, not a promise). */
 uint32_t rfi_ring_ready(const struct rfi_ring *r);
 uint32_t rfi_ring_claimable(const struct rfi_ring *r);
-/* The same, and the first of them (when there is one). */
-uint32_t rfi_ring_claimable_from(const struct rfi_ring *r, uint64_t *ret_ticket);
+/* The same, the first of them (when there is one), and whether others are behind it that are claimed or published
+ * already: a dead worker left it. */
+uint32_t rfi_ring_claimable_from(const struct rfi_ring *r, uint64_t *ret_ticket, bool *ret_left);
 
 /* ---- trainer ---- */
 

@@ -27,18 +27,19 @@ static bool is_mine(const struct rfi_jobs *j, uint32_t ring)
 }
 
 /* How many batches are to be claimed now: up to the end of the window, once all of them have room; fewer where the ring
- * cannot hold that, or its trainer has nothing left. */
+ * cannot hold that, its trainer has nothing left, or a dead worker's batches come first. */
 static uint32_t due(struct rfi_jobs *j, uint32_t ring)
 {
     const struct rfi_config_shared *c = &j->run->config;
     struct rfi_ring *r = &j->run->rings[ring];
     uint64_t ticket;
-    uint32_t free = rfi_ring_claimable_from(r, &ticket);
+    bool left;
+    uint32_t free = rfi_ring_claimable_from(r, &ticket, &left);
     if (free == 0 || j->sweeps[ring].n || !is_mine(j, ring))
         return 0;
     uint64_t want = rfi_content_window_left(&j->contents[ring], r, ticket);
     want = rfi_min(rfi_min(want, rfi_max(1, c->depth / 2)), j->n_jobs - j->used);
-    return free >= want || rfi_ring_ready(r) == 0 ? (uint32_t)rfi_min(free, want) : 0;
+    return free >= want || left || rfi_ring_ready(r) == 0 ? (uint32_t)rfi_min(free, want) : 0;
 }
 
 static bool swept(const struct rfi_job *job, uint32_t ring)
