@@ -73,7 +73,7 @@ static inline void prefetch(const unsigned char *from)
 {
 #pragma GCC unroll 4
     for (int line = 0; line < AHEAD_LINES; line++) /* of NULL, or behind the end: a prefetch never faults */
-        __builtin_prefetch(from + line * LINE, 0, 3);
+        __builtin_prefetch((const void *)((uintptr_t)from + (uintptr_t)line * LINE), 0, 3);
 }
 
 static inline void copy_one(struct guard *g, const struct rfi_read *read, const unsigned char **from)
