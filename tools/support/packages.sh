@@ -10,7 +10,7 @@ build_packages=(gcc libc6-dev meson ninja-build pkg-config liburing-dev libhwloc
     libxxhash-dev libisal-dev python3)
 # shellcheck disable=SC2034
 test_packages=(g++ clang clang-format libclang-rt-14-dev libcriterion-dev libfuse3-dev fuse3 binutils python3-numpy
-    python3-pytest shellcheck spin groff-base)
+    python3-pytest shellcheck spin groff-base valgrind)
 
 missing_packages() {
     local package status
