@@ -4,6 +4,7 @@
 #include "ring/ring_words.h"
 
 #include <errno.h>
+#include <stddef.h>
 
 uint64_t rfi_ring_freed(const struct rfi_ring *r)
 {
@@ -201,32 +202,38 @@ static uint64_t freed_soon(const struct rfi_ring *r)
     return t;
 }
 
-uint32_t rfi_ring_claimable(const struct rfi_ring *r)
-{
-    uint64_t ticket;
-    bool left;
-    return rfi_ring_claimable_from(r, &ticket, &left);
-}
-
-uint32_t rfi_ring_claimable_from(const struct rfi_ring *r, uint64_t *ret_ticket, bool *ret_left)
+/* `ret_ticket` may be NULL: then only the number counts. */
+static inline uint32_t claimable(const struct rfi_ring *r, uint64_t *ret_ticket, bool *ret_left)
 {
     uint64_t freed = freed_soon(r);
     uint32_t n = 0;
 
-    *ret_left = false;
     for (uint64_t t = freed; t < freed + r->depth; t++) {
         uint64_t word = atomic_load_explicit(&rfi_slot(r, t)->word, memory_order_acquire);
         struct rfi_generation g;
 
         if (rfi_word_ticket(word) == t && rfi_word_state(word) != RFI_FREE) {
-            *ret_left |= n > 0;
+            if (ret_ticket && n > 0)
+                *ret_left = true;
             continue;
         }
         rfi_ring_generation(r, t, &g);
         if (stopped(&g, t) || past_the_end(r, &g, t))
             continue;
-        if (n++ == 0)
+        if (ret_ticket && n == 0)
             *ret_ticket = t;
+        n++;
     }
     return n;
+}
+
+uint32_t rfi_ring_claimable(const struct rfi_ring *r)
+{
+    return claimable(r, NULL, NULL);
+}
+
+uint32_t rfi_ring_claimable_from(const struct rfi_ring *r, uint64_t *ret_ticket, bool *ret_left)
+{
+    *ret_left = false;
+    return claimable(r, ret_ticket, ret_left);
 }

@@ -60,8 +60,6 @@ int rfi_resident_look(struct rfi_jobs *j, struct rfi_job *job)
     const uint64_t *ids = j->contents[job->ring].ids;
     uint32_t n = 0;
     job->copies_left = 0;
-    if (!c->on)
-        return 0;
     if (!job->kept && !(job->kept = malloc(j->run->config.batch)))
         return -ENOMEM;
     for (uint32_t i = 0; i < job->n_samples; i++) {
@@ -148,7 +146,7 @@ void rfi_resident_keep(struct rfi_jobs *j, struct rfi_job *job)
     const unsigned char *region = rfi_job_region(j, job);
     const struct rfi_repair *r = &job->repair;
     struct rfi_arrays a;
-    if (!j->cache.on || atomic_load_explicit(&j->cache.region.head->full, memory_order_relaxed))
+    if (atomic_load_explicit(&j->cache.region.head->full, memory_order_relaxed))
         return;
     rfi_run_arrays(j->run, job->ring, job->claim.slot, &a);
     for (uint32_t i = 0; i < job->n_samples; i++) {

@@ -19,7 +19,9 @@ struct rfi_resident {
 int rfi_resident_open(struct rfi_resident *c, struct rfi_run_view *run, const struct rfi_dataset *d,
                       struct rfi_error *err);
 
-/* After the batch was planned: marks the samples that are kept and takes their reads out of the plan. */
+/* The functions below are for a cache that is on.
+ *
+ * After the batch was planned: marks the samples that are kept and takes their reads out of the plan. */
 int rfi_resident_look(struct rfi_jobs *j, struct rfi_job *job);
 
 /* Copies the marked samples to their places. */

@@ -88,7 +88,7 @@ static int plan_job(struct rfi_jobs *j, struct rfi_job *job)
         rc = rfi_plan_init(&job->plan, (uint32_t)j->run->config.batch, &err);
     if (rc == 0)
         rc = rfi_plan_batch(j->setup->dataset, j->run->config.align, content->ids, job->n_samples, &job->plan, &err);
-    if (rc == 0)
+    if (rc == 0 && j->cache.on)
         rc = rfi_resident_look(j, job);
     if (rc < 0)
         job->error = -rc;
@@ -302,7 +302,8 @@ bool rfi_may_issue(const struct rfi_jobs *j)
 
 void rfi_jobs_issue(struct rfi_jobs *j)
 {
-    rfi_sweep_issue(j);
+    if (j->sweeps)
+        rfi_sweep_issue(j);
     for (uint32_t i = 0, left = j->used; left > 0 && i < j->n_jobs; i++) {
         struct rfi_job *job = &j->jobs[i];
         if (!job->used)
@@ -379,18 +380,15 @@ static void settle_flight(struct rfi_jobs *j, uint32_t tag, int error, uint64_t 
         land(j, tag); /* failed, and the other one is still out */
         return;
     }
-    if (f->sweep) {
-        struct rfi_flight swept = *f;
-        land(j, tag);
-        RFI_FAIL_POINT("complete");
-        rfi_sweep_settle(j, &swept, error != 0);
-        return;
-    }
-    if (error)
+    if (error && !f->sweep)
         rfi_repair_failed_read(j, job, f->run, f->file->file, from, f->need_to, error, offset);
     land(j, tag);
-    job->in_flight--;
     RFI_FAIL_POINT("complete");
+    if (f->sweep) { /* landed, but nothing has taken its place yet */
+        rfi_sweep_settle(j, f, error != 0);
+        return;
+    }
+    job->in_flight--;
     rfi_job_finish(j, job);
 }
 

@@ -334,7 +334,7 @@ bool rfi_repair_step(struct rfi_jobs *j, struct rfi_job *job)
     for (; r->any && r->slot < job->n_samples && !job->error; r->slot++)
         if (r->suspects[r->slot].state != RFI_SOUND && begin_slot(j, job))
             return true;
-    if (!job->error)
+    if (!job->error && j->cache.on)
         rfi_resident_keep(j, job);
     if (!job->error && r->n_decisions)
         settle(j, job);

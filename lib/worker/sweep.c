@@ -203,7 +203,7 @@ static bool issue_piece(struct rfi_jobs *j, struct rfi_sweep *s)
 
 void rfi_sweep_issue(struct rfi_jobs *j)
 {
-    for (uint32_t ring = 0; j->sweeps && ring < j->run->config.ranks; ring++) {
+    for (uint32_t ring = 0; ring < j->run->config.ranks; ring++) {
         struct rfi_sweep *s = &j->sweeps[ring];
         while (s->next < s->n && rfi_may_issue(j) && issue_piece(j, s))
             ;
