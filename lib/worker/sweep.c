@@ -97,6 +97,8 @@ static void begin(struct rfi_jobs *j, uint32_t ring)
     struct rfi_sweep *s = &j->sweeps[ring];
     try_one(j, ring);
     uint64_t n = count_runs(j, ring);
+    if (n == 0)
+        return;
     if (n > s->cap) {
         free(s->entries);
         s->entries = malloc(n * sizeof *s->entries);

@@ -91,7 +91,7 @@ def test_kept_or_not_the_order_is_the_same_while_workers_die(ringfeed, run_name,
     rng, kills = random.Random(5), 0
     while any(t.run.process.poll() is None for t in run):
         for pid in workers_of(serve):
-            if rng.random() < 0.3:
+            if kills < 40 and rng.random() < 0.3:  # a slow build must come to publish in between
                 try:
                     os.kill(pid, signal.SIGKILL)
                     kills += 1
