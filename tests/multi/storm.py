@@ -273,7 +273,7 @@ class Storm:
             "seconds": round(time.monotonic() - started, 1),
         }), flush=True)
         assert self.looks >= self.kills, "hardly a look at what the parent holds"
-        if "direct" in self.variant:
+        if "direct" in self.variant and self.kills >= 50:  # of fewer it says little
             assert self.kills_in_flight * (20 if SANITIZED else 10) >= self.kills, "hardly a kill met a read in flight"
 
 
