@@ -4,6 +4,8 @@ import json
 import os
 import pathlib
 import re
+import signal
+import time
 
 WAIT = 120
 # LeakSanitizer looks at an ending process from a child of it, which must not be killed for a worker.
@@ -12,6 +14,26 @@ NO_LEAKS = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=
 
 def key(line):
     return tuple(int(word) for word in line.split()[:4])
+
+
+def kill_children(serve, trainers, rng, chance, pause, most=None):
+    """Kills each of the server's workers with this chance, every pause() seconds, while a trainer lives, `most` at
+    most (a slow build must come to publish in between); returns how many."""
+    kills = 0
+    while any(t.run.process.poll() is None for t in trainers):
+        try:
+            children = pathlib.Path(f"/proc/{serve.pid}/task/{serve.pid}/children").read_text().split()
+        except OSError:  # it has ended
+            children = []
+        for pid in children:
+            if (most is None or kills < most) and rng.random() < chance:
+                try:
+                    os.kill(int(pid), signal.SIGKILL)
+                    kills += 1
+                except ProcessLookupError:
+                    pass
+        time.sleep(pause())
+    return kills
 
 
 def order_lines(ringfeed, dataset, *args, env=None):

@@ -2,12 +2,11 @@
 
 import os
 import random
-import signal
 
 import pytest
 
-from delivery import NO_LEAKS, Trainer, order_lines
-from test_kill import until, workers_of
+from delivery import NO_LEAKS, Trainer, kill_children, order_lines
+from test_kill import until
 
 EPOCHS = 4
 
@@ -88,19 +87,7 @@ def test_kept_or_not_the_order_is_the_same_while_workers_die(ringfeed, run_name,
     serve = ringfeed.serve(made.path, run_name, *order, "--workers", 2, "--cache-bytes", "2M", "--max-restarts", 1000,
                            env=NO_LEAKS)
     run = [Trainer(ringfeed, run_name, rank, "--step-ms", 1) for rank in range(2)]
-    rng, kills = random.Random(5), 0
-    while any(t.run.process.poll() is None for t in run):
-        for pid in workers_of(serve):
-            if kills < 40 and rng.random() < 0.3:  # a slow build must come to publish in between
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                    kills += 1
-                except ProcessLookupError:
-                    pass
-        try:
-            run[0].run.process.wait(0.01)
-        except Exception:  # noqa: BLE001 - it goes on
-            pass
+    kills = kill_children(serve, run, random.Random(5), 0.3, lambda: 0.01, most=40)
     for t in run:
         t.ok()
     assert serve.wait() == 0 and kills > 10

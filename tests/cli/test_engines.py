@@ -3,13 +3,12 @@ import os
 import random
 import signal
 import subprocess
-import time
 
 import pytest
 
-from test_faults import children, indexed
+from test_faults import indexed
 from test_kill import until
-from delivery import NO_LEAKS, Trainer, order_lines
+from delivery import NO_LEAKS, Trainer, kill_children, order_lines
 
 RECORD = 4096
 
@@ -120,16 +119,7 @@ def test_workers_killed_while_they_copy(ringfeed, run_name, make):
     serve = ringfeed.serve(made.path, run_name, *order, "--engine", "mapped", "--workers", 2, "--max-restarts", 1000,
                            env=NO_LEAKS)
     trainers = [Trainer(ringfeed, run_name, r) for r in range(2)]
-    rng, kills = random.Random(3), 0
-    while any(t.run.process.poll() is None for t in trainers):
-        for pid in children(serve.pid):
-            if rng.random() < 0.7:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                    kills += 1
-                except ProcessLookupError:
-                    pass
-        time.sleep(0.01)
+    kills = kill_children(serve, trainers, random.Random(3), 0.7, lambda: 0.01)
     for t in trainers:
         t.ok()
     assert serve.wait() == 0 and kills >= 3

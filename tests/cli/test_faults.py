@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from delivery import NO_LEAKS, Trainer, deliver, order_lines, trainers
+from delivery import NO_LEAKS, Trainer, deliver, kill_children, order_lines, trainers
 from faulty import decisions, expected, faulty, split  # noqa: F401 (faulty is a fixture)
 from test_kill import until
 
@@ -272,16 +272,7 @@ def test_decisions_outlive_the_workers_that_made_them(ringfeed, run_name, make, 
                            "--engine", "uring", env=NO_LEAKS)
     run = [Trainer(ringfeed, run_name, 0, "--step-ms", 10, "--limit", 20 * STORM_EPOCHS - 1),
            Trainer(ringfeed, run_name, 1, "--step-ms", 10)]
-    kills = 0
-    while run[0].run.process.poll() is None or run[1].run.process.poll() is None:
-        for pid in children(serve.pid):
-            if rng.random() < 0.5:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                    kills += 1
-                except ProcessLookupError:
-                    pass
-        time.sleep(0.01 + rng.random() * 0.03)
+    kills = kill_children(serve, run, rng, 0.5, lambda: 0.01 + rng.random() * 0.03)
     for t in run:
         t.ok()
     stat = last_stat(ringfeed, run_name)
@@ -306,13 +297,6 @@ def test_decisions_outlive_the_workers_that_made_them(ringfeed, run_name, make, 
     assert sorted(line for t in [*run, last] for line in t.lines()) == sorted(wanted)
 
 
-def children(pid):
-    try:
-        return [int(p) for p in open(f"/proc/{pid}/task/{pid}/children").read().split()]
-    except OSError:
-        return []
-
-
 def test_deaths_with_second_reads_and_mirrors_under_way(ringfeed, run_name, make, faulty, tmp_path):  # noqa: F811
     made = make.files(n=240, sizes=(0, 90000))
     names = sorted(p.name for p in made.path.iterdir())
@@ -324,16 +308,7 @@ def test_deaths_with_second_reads_and_mirrors_under_way(ringfeed, run_name, make
     serve = ringfeed.serve(index, run_name, *order, "--mirror", made.path, "--hedge-ms", 5, "--workers", 2, "--prefetch", 2,
                            "--max-restarts", 1000, env=NO_LEAKS)
     run = [Trainer(ringfeed, run_name, rank, "--step-ms", 4) for rank in (0, 1)]
-    kills = 0
-    while any(t.run.process.poll() is None for t in run):
-        for pid in children(serve.pid):
-            if rng.random() < 0.3:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                    kills += 1
-                except ProcessLookupError:
-                    pass
-        time.sleep(0.02 + rng.random() * 0.05)
+    kills = kill_children(serve, run, rng, 0.3, lambda: 0.02 + rng.random() * 0.05)
     for t in run:
         t.ok()
     assert serve.wait() == 0 and kills >= 5

@@ -1,14 +1,11 @@
 """Block shuffle reads whole blocks: few reads, each byte about once, and the same batches as ever."""
 
-import os
 import random
-import signal
-import time
 
 import pytest
 
-from delivery import NO_LEAKS, Trainer, order_lines
-from test_faults import children, faulty  # noqa: F401
+from delivery import NO_LEAKS, Trainer, kill_children, order_lines
+from faulty import faulty  # noqa: F401
 from test_kill import until
 
 RECORD = 2048
@@ -66,16 +63,8 @@ def test_nothing_is_lost_while_sweeping_workers_die(ringfeed, run_name, make, ho
     order = (*block_order(ranks=2, epochs=6), *made.args)
     serve = ringfeed.serve(made.path, run_name, *order, *how, "--workers", 2, "--max-restarts", 1000, env=NO_LEAKS)
     run = [Trainer(ringfeed, run_name, rank, "--step-ms", 1) for rank in range(2)]
-    rng, kills = random.Random(9), 0
-    while any(t.run.process.poll() is None for t in run):
-        for pid in children(serve.pid):
-            if kills < 40 and rng.random() < 0.2:  # a slow build must come to publish in between
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                    kills += 1
-                except ProcessLookupError:
-                    pass
-        time.sleep(0.004 + rng.random() * 0.02)
+    rng = random.Random(9)
+    kills = kill_children(serve, run, rng, 0.2, lambda: 0.004 + rng.random() * 0.02, most=40)
     for t in run:
         t.ok()
     assert serve.wait() == 0 and kills > 5
