@@ -1,11 +1,15 @@
 """--cache-bytes: a part of the dataset stays in shared memory over the epochs."""
 
+import json
 import os
 import random
+import subprocess
 
 import pytest
 
+from conftest import clean_environment
 from delivery import NO_LEAKS, Trainer, kill_children, order_lines
+from test_bad import MOUNTS
 from test_kill import until
 
 EPOCHS = 4
@@ -112,3 +116,21 @@ def test_less_than_a_sample_is_said(ringfeed, run_name, make):
     serve = ringfeed.serve(made.path, run_name, *made.args, "--cache-bytes", 100)
     Trainer(ringfeed, run_name, 0).ok()
     assert serve.wait() == 0 and "less than one sample" in serve.stderr
+
+
+@pytest.mark.skipif(not MOUNTS, reason="no mount namespace of its own can be made here")
+def test_a_full_dev_shm_ends_the_growth_and_nothing_else(ringfeed, run_name, make):
+    """Somebody fills /dev/shm after the start. What is kept stays, the rest is read as ever, and it is said once."""
+    made = make.raw(n=4096, record_bytes=4096)
+    script = """mount -t tmpfs -o size=60m tmpfs /dev/shm || exit 99
+        "$0" serve "$1" --name "$2" --format raw --record-bytes 4096 --prefetch 2 --epochs 2 --shuffle full --cache-bytes 16M \\
+            --workers 2 >&2 & serve=$!
+        "$0" attach "$2" --rank 0 --limit 1 >&2 || exit 98
+        dd if=/dev/zero of=/dev/shm/fill bs=1M count=60 2>/dev/null
+        "$0" attach "$2" --rank 0 --check --json && wait $serve"""
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script, str(ringfeed.path), str(made.path), run_name], capture_output=True,
+                          text=True, timeout=120, env=clean_environment(), check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["check_errors"] == 0 and summary["samples"] == 2 * 4096 - 1
+    assert done.stderr.count("the resident cache stays as it is") == 1, done.stderr
