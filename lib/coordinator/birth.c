@@ -261,23 +261,23 @@ static int open_readers(struct rfi_coordinator *c, rf_engine *queue)
     return 0;
 }
 
-/* Where reads go past the page cache, the queues are told where they will land. A failure is said once and lived with:
- * an ordinary user may lock little memory. */
+/* Where reads go past the page cache, the queues are told where they will land: in the arenas, or, of whole blocks, in
+ * their own staging. A failure is said once and lived with: an ordinary user may lock little memory. */
 static void prepare_queues(struct rfi_coordinator *c)
 {
     const struct rfi_config_shared *f = &c->run.config;
-    unsigned char *arenas = c->run.segment.data + f->arena_first;
+    uint64_t bytes = f->sweeps ? (uint64_t)f->queue_depth * f->staging_bytes : f->arena_stride * f->ranks;
     uint32_t reading = atomic_load_explicit(&c->run.coordinator->reading, memory_order_relaxed);
     for (uint32_t q = 0; reading & RFI_READ_DIRECT && q < f->queues; q++) {
         struct rfi_reader *r = &c->readers[q];
-        int rc =
-            r->ops->prepare ? r->ops->prepare(r, arenas, f->arena_stride * f->ranks, q ? &c->readers[0] : NULL) : 0;
+        unsigned char *memory = f->sweeps ? c->staging[q] : c->run.segment.data + f->arena_first;
+        int rc = r->ops->prepare ? r->ops->prepare(r, memory, bytes, q && !f->sweeps ? &c->readers[0] : NULL) : 0;
         if (rc == 0)
             continue;
         rfi_log(RFI_LOG_INFO,
                 "O_DIRECT reads pin their memory one by one: it cannot be registered with %s: %s. They cost a little "
                 "more CPU time; raise the limit on locked memory (ulimit -l) to %" PRIu64 " KiB",
-                q ? "every io_uring" : "io_uring", strerror(-rc), f->arena_stride * f->ranks * f->queues / 1024);
+                q ? "every io_uring" : "io_uring", strerror(-rc), bytes * f->queues / 1024);
         return;
     }
 }
@@ -299,12 +299,16 @@ static int make_queues(struct rfi_coordinator *c)
         rfi_log(RFI_LOG_WARNING, "--hedge-ms does nothing here: the engine %s reads one after the other",
                 c->readers[0].ops->name);
     for (uint32_t q = 0; (c->plan.may_be_direct || hedged || f->sweeps) && q < f->queues; q++) {
-        uint64_t bytes = (uint64_t)f->queue_depth * RFI_STAGING_BYTES;
+        uint64_t bytes = (uint64_t)f->queue_depth * f->staging_bytes;
         void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         if (p == MAP_FAILED)
             return rfi_fail(c->err, errno, "cannot map %llu bytes of staging: %s. Lower --queue-depth or --workers",
                             (unsigned long long)bytes, strerror(errno));
         c->staging[q] = p;
+        struct rfi_error why = {0};
+        if (c->o->numa != RF_OFF && q < f->workers &&
+            rfi_topology_bind_memory(&c->topology, p, bytes, c->placement.worker_node[q], &why) < 0)
+            rfi_log(RFI_LOG_WARNING, "staging is not bound to NUMA nodes: %s", why.text);
     }
     struct rfi_config_shared *shared = rfi_segment_region(&c->run.segment, RFI_R_CONFIG);
     f->engine = shared->engine = queue;
@@ -380,7 +384,7 @@ void rfi_death(struct rfi_coordinator *c)
     close_readers(c);
     for (uint32_t q = 0; c->staging && q < c->plan.config.queues; q++)
         if (c->staging[q])
-            munmap(c->staging[q], (uint64_t)c->plan.config.queue_depth * RFI_STAGING_BYTES);
+            munmap(c->staging[q], (uint64_t)c->plan.config.queue_depth * c->plan.config.staging_bytes);
     if (c->owns)
         rfi_run_disown(&c->run);
     if (c->view)

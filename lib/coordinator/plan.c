@@ -205,8 +205,9 @@ int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology 
     c->started_ns = rfi_now_ns();
     copy_faults(o, rfi_state_last(&ret->birth)->n_faults, c);
     memcpy(c->fingerprint, info.fingerprint, sizeof info.fingerprint);
+    c->staging_bytes = c->sweeps ? RFI_SWEPT_PIECE_BYTES : RFI_STAGING_BYTES;
     if (ret->may_be_direct || c->hedge_ms || c->sweeps)
-        ret->staging_bytes = (uint64_t)c->queues * c->queue_depth * RFI_STAGING_BYTES;
+        ret->staging_bytes = (uint64_t)c->queues * c->queue_depth * c->staging_bytes;
     rc = plan_cache(o, c, err);
     if (rc < 0)
         return rc;

@@ -58,6 +58,7 @@ struct rfi_config_shared {
     uint32_t gated; /* a ring stops at the end of each epoch until its log is closed */
     uint32_t replication; /* workers that read for a rank; 1: any may */
     uint32_t sweeps; /* block shuffle reads whole blocks (worker/sweep.h) */
+    uint32_t staging_bytes; /* of each read in flight */
     uint32_t spares; /* io_urings that replace ones whose reads do not end */
     uint32_t arenas; /* one a rank, then `ranks` for each spare io_uring */
     uint32_t strategy, base, shuffle, tail, hash_key;
@@ -72,7 +73,7 @@ struct rfi_config_shared {
     uint64_t cache_first;
     uint64_t faults_loaded; /* entries that the parent's part of the error log holds */
     char fingerprint[40];
-    char pad1[16];
+    char pad1[12];
 };
 
 /* Arrays of a slot's descriptor, in this order at descriptor_stride * (ring * depth + slot):

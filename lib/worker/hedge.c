@@ -30,7 +30,7 @@ static bool ask_again(struct rfi_jobs *j, uint32_t first)
         return false;
     uint64_t offset = file->direct ? rfi_align_down(f->need_from, a) : f->need_from;
     uint64_t bytes = file->direct ? rfi_align_up(f->need_to - offset, a) : f->need_to - offset;
-    if (bytes > RFI_STAGING_BYTES) {
+    if (bytes > j->run->config.staging_bytes) {
         rfi_files_put(&j->files, file);
         return false;
     }
@@ -46,7 +46,7 @@ static bool ask_again(struct rfi_jobs *j, uint32_t first)
     g->need_from = f->need_from;
     g->need_to = f->need_to;
     g->copy_to = f->copy_to;
-    g->dest = j->staging + (uint64_t)tag * RFI_STAGING_BYTES;
+    g->dest = j->staging + (uint64_t)tag * j->run->config.staging_bytes;
     f->twin = tag;
     rfi_flight_queue(j, tag);
     return true;

@@ -32,7 +32,7 @@ int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint
     j->contents = calloc(c->ranks, sizeof *j->contents);
     j->n_jobs = c->sweeps ? SWEPT_MOST : (uint32_t)rfi_min(c->queue_depth, 64);
     j->n_jobs = (uint32_t)rfi_min((uint64_t)c->ranks * c->depth, j->n_jobs);
-    j->sweeps = c->sweeps && j->staging ? calloc(c->ranks, sizeof *j->sweeps) : NULL;
+    j->sweeps = c->sweeps && j->staging ? calloc(c->ranks * RFI_SWEEPS, sizeof *j->sweeps) : NULL;
     j->jobs = calloc(j->n_jobs, sizeof *j->jobs);
     j->flights = calloc(c->queue_depth, sizeof *j->flights);
     if (!j->contents || !j->jobs || !j->flights)
@@ -208,7 +208,7 @@ static void shape_flight(struct rfi_jobs *j, struct rfi_job *job, const struct r
         f->offset = f->direct ? rfi_align_down(from, a) : from;
         f->need_to = rfi_min(end, f->offset + RFI_HEDGED_BYTES);
         f->bytes = (uint32_t)(f->direct ? rfi_align_up(f->need_to - f->offset, a) : f->need_to - f->offset);
-        f->dest = j->staging + (uint64_t)tag * RFI_STAGING_BYTES;
+        f->dest = j->staging + (uint64_t)tag * j->run->config.staging_bytes;
         f->copy_to = region + run->place + job->issued;
     } else if (!f->direct) {
         f->need_to = rfi_min(end, from + RFI_PIECE_BYTES);
@@ -222,9 +222,9 @@ static void shape_flight(struct rfi_jobs *j, struct rfi_job *job, const struct r
         f->dest = region + run->place + job->issued - (from - f->offset);
     } else {
         f->offset = rfi_align_down(from, a);
-        f->need_to = rfi_min(end, f->offset + RFI_STAGING_BYTES);
+        f->need_to = rfi_min(end, f->offset + j->run->config.staging_bytes);
         f->bytes = (uint32_t)rfi_align_up(f->need_to - f->offset, a);
-        f->dest = j->staging + (uint64_t)tag * RFI_STAGING_BYTES;
+        f->dest = j->staging + (uint64_t)tag * j->run->config.staging_bytes;
         f->copy_to = region + run->place + job->issued;
     }
 }

@@ -106,7 +106,7 @@ struct rfi_jobs {
     uint32_t free_flight; /* chain */
     uint32_t in_flight;
     struct rfi_resident cache;
-    struct rfi_sweep *sweeps; /* [ranks]; NULL: samples are read one by one */
+    struct rfi_sweep *sweeps; /* [ranks * RFI_SWEEPS]; NULL: samples are read one by one */
     uint32_t n_sweeps; /* begun, ever */
     uint32_t reading; /* how this round reads: bits of reader/choose.h */
     uint32_t claimed; /* batches, ever */

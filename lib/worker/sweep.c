@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/stream.h"
 #include "reader/choose.h"
 #include "worker/copy.h"
 #include "worker/job.h"
@@ -26,6 +27,19 @@ static bool is_mine(const struct rfi_jobs *j, uint32_t ring)
            atomic_load_explicit(&j->run->workers[who].state, memory_order_relaxed) != RFI_WORKER_RUNNING;
 }
 
+/* One to begin, while of the other everything was asked for: the device works on while the next is being sorted. */
+static struct rfi_sweep *idle_one(struct rfi_jobs *j, uint32_t ring)
+{
+    struct rfi_sweep *s = &j->sweeps[RFI_SWEEPS * ring];
+    for (uint32_t i = 0; i < RFI_SWEEPS; i++)
+        if (s[i].next < s[i].n)
+            return NULL;
+    for (uint32_t i = 0; i < RFI_SWEEPS; i++)
+        if (s[i].n == 0)
+            return &s[i];
+    return NULL;
+}
+
 /* How many batches are to be claimed now: up to the end of the window, once all of them have room; fewer where the ring
  * cannot hold that, its trainer has nothing left, or a dead worker's batches come first. */
 static uint32_t due(struct rfi_jobs *j, uint32_t ring)
@@ -35,7 +49,7 @@ static uint32_t due(struct rfi_jobs *j, uint32_t ring)
     uint64_t ticket;
     bool left;
     uint32_t free = rfi_ring_claimable_from(r, &ticket, &left);
-    if (free == 0 || j->sweeps[ring].n || !is_mine(j, ring))
+    if (free == 0 || !is_mine(j, ring))
         return 0;
     uint64_t want = rfi_content_window_left(&j->contents[ring], r, ticket);
     want = rfi_min(rfi_min(want, rfi_max(1, c->depth / 2)), j->n_jobs - j->used);
@@ -71,12 +85,58 @@ static void add_job(struct rfi_jobs *j, struct rfi_sweep *s, struct rfi_job *job
     job->copied = true;
 }
 
-static int by_place(const void *a, const void *b)
+/* ---- sorting by file and offset: the entries move digit by digit, lowest first; digits in which all agree are left out
+ * (most are, in a window) ---- */
+
+enum { DIGIT_BITS = 11, DIGIT_VALUES = 1 << DIGIT_BITS };
+
+static uint64_t digit(const struct rfi_sweep_entry *e, bool of_file, uint32_t shift)
 {
-    const struct rfi_sweep_entry *x = a, *y = b;
-    if (x->file != y->file)
-        return x->file < y->file ? -1 : 1;
-    return x->offset < y->offset ? -1 : x->offset > y->offset;
+    return ((of_file ? e->file : e->offset) >> shift) & (DIGIT_VALUES - 1);
+}
+
+static void sort_by_digit(const struct rfi_sweep_entry *from, struct rfi_sweep_entry *to, uint64_t n, bool of_file,
+                          uint32_t shift)
+{
+    uint64_t at[DIGIT_VALUES] = {0}, sum = 0;
+    for (uint64_t i = 0; i < n; i++)
+        at[digit(&from[i], of_file, shift)]++;
+    for (uint32_t d = 0; d < DIGIT_VALUES; d++) {
+        uint64_t count = at[d];
+        at[d] = sum;
+        sum += count;
+    }
+    for (uint64_t i = 0; i < n; i++)
+        to[at[digit(&from[i], of_file, shift)]++] = from[i];
+}
+
+static void sort(struct rfi_sweep *s)
+{
+    uint64_t differ[2] = {0};
+    for (uint64_t i = 1; i < s->n; i++) {
+        differ[0] |= s->entries[i].offset ^ s->entries[0].offset;
+        differ[1] |= s->entries[i].file ^ s->entries[0].file;
+    }
+    for (uint32_t of_file = 0; of_file < 2; of_file++)
+        for (uint32_t shift = 0; shift < 64 && differ[of_file] >> shift; shift += DIGIT_BITS)
+            if ((differ[of_file] >> shift) & (DIGIT_VALUES - 1)) {
+                struct rfi_sweep_entry *to = s->spare;
+                sort_by_digit(s->entries, to, s->n, of_file, shift);
+                s->spare = s->entries;
+                s->entries = to;
+            }
+}
+
+static bool make_room(struct rfi_sweep *s, uint64_t n)
+{
+    if (n <= s->cap)
+        return true;
+    free(s->entries);
+    free(s->spare);
+    s->entries = malloc(n * sizeof *s->entries);
+    s->spare = malloc(n * sizeof *s->spare);
+    s->cap = s->entries && s->spare ? n : 0;
+    return s->cap;
 }
 
 /* Now and then one batch is tried in memory, to see whether the data is there by now. */
@@ -92,30 +152,23 @@ static void try_one(struct rfi_jobs *j, uint32_t ring)
         }
 }
 
-static void begin(struct rfi_jobs *j, uint32_t ring)
+static void begin(struct rfi_jobs *j, struct rfi_sweep *s, uint32_t ring)
 {
-    struct rfi_sweep *s = &j->sweeps[ring];
     try_one(j, ring);
     uint64_t n = count_runs(j, ring);
-    if (n == 0)
-        return;
-    if (n > s->cap) {
-        free(s->entries);
-        s->entries = malloc(n * sizeof *s->entries);
-        s->cap = s->entries ? n : 0;
-        if (!s->entries)
-            return; /* then without: the batches are read in the usual way */
-    }
+    if (n == 0 || !make_room(s, n))
+        return; /* without memory the batches are read in the usual way */
     s->n = s->next = s->at = 0;
     for (uint32_t i = 0; i < j->n_jobs; i++)
         if (swept(&j->jobs[i], ring))
             add_job(j, s, &j->jobs[i]);
-    qsort(s->entries, s->n, sizeof *s->entries, by_place);
+    sort(s);
 }
 
 int rfi_sweep_claim(struct rfi_jobs *j, uint32_t ring)
 {
-    uint32_t n = due(j, ring);
+    struct rfi_sweep *s = idle_one(j, ring);
+    uint32_t n = s ? due(j, ring) : 0;
     int rc = 0, claimed = 0;
     for (uint32_t i = 0; i < n; i++) {
         rc = rfi_jobs_claim(j, ring);
@@ -127,7 +180,7 @@ int rfi_sweep_claim(struct rfi_jobs *j, uint32_t ring)
     }
     /* In memory samples are where they are: there is no order in which they are cheaper. */
     if (claimed && !(j->reading & RFI_READ_COPIES))
-        begin(j, ring);
+        begin(j, s, ring);
     return claimed ? 1 : rc;
 }
 
@@ -191,9 +244,9 @@ static bool issue_piece(struct rfi_jobs *j, struct rfi_sweep *s)
     f->need_from = rfi_max(e->offset, s->at);
     f->offset = f->direct ? rfi_align_down(f->need_from, a) : f->need_from;
     f->first = s->next;
-    uint64_t next = gather(s, f->need_from, f->offset + RFI_STAGING_BYTES, &f->need_to, &f->last);
+    uint64_t next = gather(s, f->need_from, f->offset + j->run->config.staging_bytes, &f->need_to, &f->last);
     f->bytes = (uint32_t)(f->direct ? rfi_align_up(f->need_to - f->offset, a) : f->need_to - f->offset);
-    f->dest = j->staging + (uint64_t)tag * RFI_STAGING_BYTES;
+    f->dest = j->staging + (uint64_t)tag * j->run->config.staging_bytes;
     for (uint64_t i = f->first; i <= f->last; i++)
         s->entries[i].job->in_flight++;
     s->flights++;
@@ -205,8 +258,8 @@ static bool issue_piece(struct rfi_jobs *j, struct rfi_sweep *s)
 
 void rfi_sweep_issue(struct rfi_jobs *j)
 {
-    for (uint32_t ring = 0; ring < j->run->config.ranks; ring++) {
-        struct rfi_sweep *s = &j->sweeps[ring];
+    for (uint32_t i = 0; i < j->run->config.ranks * RFI_SWEEPS; i++) {
+        struct rfi_sweep *s = &j->sweeps[i];
         while (s->next < s->n && rfi_may_issue(j) && issue_piece(j, s))
             ;
         if (s->next == s->n && s->flights == 0)
@@ -221,8 +274,9 @@ void rfi_sweep_scatter(const struct rfi_flight *f, uint64_t to)
         const struct rfi_sweep_entry *e = &f->sweep->entries[i];
         uint64_t a = rfi_max(from, e->offset), b = rfi_min(to, e->offset + e->bytes);
         if (a < b)
-            memcpy(e->place + (a - e->offset), f->dest + (a - f->offset), b - a);
+            rfi_stream_copy(e->place + (a - e->offset), f->dest + (a - f->offset), b - a);
     }
+    rfi_stream_end();
 }
 
 void rfi_sweep_settle(struct rfi_jobs *j, const struct rfi_flight *f, bool failed)

@@ -24,9 +24,12 @@ struct rfi_sweep_entry {
     uint32_t file;
 };
 
-/* One a ring; n 0: none is under way. */
+enum { RFI_SWEEPS = 2 }; /* a ring: one being read, one to follow it at once */
+
+/* n 0: none is under way. */
 struct rfi_sweep {
     struct rfi_sweep_entry *entries; /* [n], by file and offset */
+    struct rfi_sweep_entry *spare; /* to sort into */
     uint64_t n, cap;
     uint64_t next; /* the first entry with bytes that were not asked for */
     uint64_t at; /* and the file offset that was come to, when in the middle of it */

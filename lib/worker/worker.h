@@ -11,6 +11,9 @@
 /* One read through staging is at most this long (rounded reads of small or fixed-size samples). */
 enum { RFI_STAGING_BYTES = 128 << 10 };
 
+/* But where whole blocks are read, they are read in pieces of this size. */
+enum { RFI_SWEPT_PIECE_BYTES = 512 << 10 };
+
 /* A read in place is cut into pieces of this size, so that one large sample cannot hold the queue. */
 enum { RFI_PIECE_BYTES = 1 << 20 };
 
@@ -22,7 +25,7 @@ struct rfi_worker_setup {
     struct rfi_dataset *dataset;
     const struct rfi_order *order;
     struct rfi_reader *readers; /* [queues] */
-    unsigned char **staging; /* [queues] queue_depth * RFI_STAGING_BYTES, shared mappings; NULL: buffered */
+    unsigned char **staging; /* [queues] queue_depth * config.staging_bytes, shared mappings; NULL: buffered */
     uint32_t ring_nodes_known; /* 0: a single node */
     const uint32_t *ring_node; /* [ranks] node index of the ring's arena */
     uint32_t worker_node; /* node index of this worker */

@@ -35,7 +35,7 @@ def test_blocks_are_read_in_large_pieces(ringfeed, run_name, make, how):
     last.ok()
     assert serve.wait() == 0
     assert trainer.lines() == order_lines(ringfeed, made.path, *order)
-    least = N * RECORD / (128 << 10)
+    least = N * RECORD / (512 << 10)
     # Windows end inside batches, so that their edges are read twice.
     assert least <= made_reads < 2 * least, made_reads
 
