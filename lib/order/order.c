@@ -245,6 +245,11 @@ uint64_t rfi_order_window_samples(const struct rfi_order *o)
     return o->window;
 }
 
+uint64_t rfi_order_block_samples(const struct rfi_order *o)
+{
+    return o->block;
+}
+
 uint64_t rfi_order_batch_samples(const struct rfi_order *o)
 {
     return o->batch;

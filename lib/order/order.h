@@ -45,6 +45,7 @@ void rfi_order_move_table(struct rfi_order *o, void *table);
 uint64_t rfi_order_samples(const struct rfi_order *o);
 uint64_t rfi_order_batch_samples(const struct rfi_order *o); /* B */
 uint64_t rfi_order_window_samples(const struct rfi_order *o); /* of a window of blocks */
+uint64_t rfi_order_block_samples(const struct rfi_order *o); /* of a block */
 uint32_t rfi_order_world_size(const struct rfi_order *o);
 uint64_t rfi_order_rank_samples(const struct rfi_order *o, uint32_t rank);
 uint64_t rfi_order_len(const struct rfi_order *o, uint32_t rank); /* batches an epoch */

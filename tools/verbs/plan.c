@@ -5,7 +5,9 @@
 
 #include "base/bytes.h"
 #include "coordinator/serve.h"
+#include "order/mixing.h"
 #include "order/order.h"
+#include "plan/source.h"
 #include "topology/topology.h"
 
 #include <errno.h>
@@ -31,6 +33,7 @@ struct plan {
     struct rfi_topology topology;
     struct rfi_serve_plan serve;
     struct rfi_placement placement;
+    struct rfi_mixing mixing;
     uint32_t *keepers; /* [ranks][replication] */
 };
 
@@ -87,6 +90,35 @@ static void emit_reading(struct cli_emit *e, const struct rfi_serve_plan *s)
     cli_emit_u64(e, "align", s->config.align);
     cli_emit_bool(e, "direct_possible", s->direct_possible);
     cli_emit_bool(e, "direct", s->config.direct != 0);
+    cli_emit_close(e);
+}
+
+/* Negative: there is nothing to say. */
+static void emit_share(struct cli_emit *e, const char *key, double value)
+{
+    if (value < 0)
+        cli_emit_null(e, key);
+    else
+        cli_emit_f64(e, key, value, 3);
+}
+
+/* Relative to a full shuffle, which is 1. */
+static void emit_mixing(struct cli_emit *e, const struct plan *p)
+{
+    const struct rfi_mixing *m = &p->mixing;
+    bool blocks = p->serve.config.shuffle == RF_SHUFFLE_BLOCK;
+    cli_emit_object(e, "mixing");
+    if (blocks) {
+        cli_emit_u64(e, "block_samples", rfi_order_block_samples(p->serve.order));
+        cli_emit_u64(e, "window_samples", rfi_order_window_samples(p->serve.order));
+    }
+    cli_emit_u64(e, "batches", m->batches);
+    cli_emit_u64(e, "samples", m->samples);
+    cli_emit_u64(e, "parts", m->parts);
+    emit_share(e, "batch_make_up", m->by_part);
+    emit_share(e, "class_make_up", m->by_class);
+    emit_share(e, "mean_displacement", m->displacement);
+    emit_share(e, "neighbour_distance", m->neighbours);
     cli_emit_close(e);
 }
 
@@ -173,6 +205,7 @@ static int emit(const struct plan *p)
     cli_emit_u64(&e, "batch", c->batch);
     emit_memory(&e, &p->serve);
     emit_reading(&e, &p->serve);
+    emit_mixing(&e, p);
     cli_emit_bool(&e, "topology_known", !p->topology.flat);
     emit_nodes(&e, &p->topology);
     emit_ranks(&e, p);
@@ -218,6 +251,12 @@ static int decide(struct plan *p, rf_dataset *d, struct rfi_error *err)
     if (rc == 0)
         rc = rfi_placement_keepers(&p->topology, &p->placement, p->serve.config.ranks, p->serve.config.workers,
                                    o->replication, p->keepers, err);
+    if (rc == 0) {
+        struct rfi_order_source source;
+        rfi_order_source_of(rfi_dataset_of(d), &source);
+        rc = rfi_mixing_measure(p->serve.order, &source, p->dataset.samples, serve.start_epoch, serve.first_rank,
+                                p->serve.config.ranks, &p->mixing, err);
+    }
     return rc;
 }
 
