@@ -1,6 +1,8 @@
 /* See maps.h. A chunk's word: the round in which it was found whole (16 bits, 0: never), how often a look at the whole
  * chunk was in vain (8 bits), and the ranges found resident since (8 bits). Looks at whole chunks become rarer by a
- * factor of two each time they are in vain: where half of the data is in memory, they would never pay. */
+ * factor of two each time they are in vain: where half of the data is in memory, they would never pay. The first range of
+ * a chunk is looked at by itself: the first batch of a full shuffle meets as many chunks as it has samples, and 0.2 ms
+ * for each of them would keep its trainer waiting. */
 #include "reader/maps.h"
 
 #include "base/bytes.h"
@@ -145,7 +147,7 @@ static bool warm(struct rfi_maps *m, struct rfi_map *f, int fd, uint64_t chunk, 
         vain = (uint32_t)rfi_min(vain + 1, VAIN_MOST);
         found = 0;
     }
-    if (found + 1 >= 1u << vain) {
+    if (found + 1 >= 2u << vain) {
         there = chunk_there(f, fd, chunk, from, to, &whole);
         found = 0;
         if (!whole)
