@@ -72,6 +72,9 @@ uint64_t rfi_view_fill_tail(struct rfi_view *v, uint64_t from, uint64_t count, u
  * 0 past the end. */
 uint64_t rfi_view_batch(struct rfi_view *v, uint64_t batch, uint64_t *ids, uint8_t *flags);
 
+/* Its count alone, which costs nothing. */
+uint64_t rfi_view_batch_size(const struct rfi_view *v, uint64_t batch);
+
 /* Batches from `batch` to the end of its window of blocks, itself included; where there are no windows, to the end of
  * the epoch. */
 uint64_t rfi_view_window_left(const struct rfi_view *v, uint64_t batch);

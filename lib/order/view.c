@@ -173,16 +173,22 @@ static uint64_t tail_samples(const struct rfi_view *v, uint32_t rank)
     return rfi_mul_over(rfi_order_len_in(o, v->epoch, rank), o->batch, &n) ? UINT64_MAX : n;
 }
 
-/* Positions [from, from + count) of `rank`'s own epoch under the tail rule; returns how many there are. */
+/* How many of the positions [from, from + count) of `rank`'s own epoch there are under the tail rule. */
+static uint64_t there(const struct rfi_view *v, uint32_t rank, uint64_t from, uint64_t count)
+{
+    uint64_t end = tail_samples(v, rank);
+    return from < end ? rfi_min(count, end - from) : 0;
+}
+
+/* They themselves; returns how many there are. */
 static uint64_t fill_own(struct rfi_view *v, uint32_t rank, uint64_t from, uint64_t count, uint64_t *ids,
                          uint8_t *flags)
 {
-    uint64_t n = rfi_order_rank_samples_in(v->order, v->epoch, rank), end = tail_samples(v, rank);
-    if (from >= end)
-        return 0;
-    count = rfi_min(count, end - from);
+    uint64_t n = rfi_order_rank_samples_in(v->order, v->epoch, rank);
+    count = there(v, rank, from, count);
     uint64_t own = from < n ? rfi_min(count, n - from) : 0;
-    rfi_view_sequence(v, rank, from, own, ids);
+    if (count)
+        rfi_view_sequence(v, rank, from, own, ids);
     if (own < count && n)
         wrap_own(v, rank, n, from + own, count - own, ids + own);
     else if (own < count)
@@ -213,16 +219,29 @@ static bool find_piece(const struct rfi_list *list, uint64_t batch, uint32_t *re
     return false;
 }
 
+/* Whose batch `*batch` of the view is, and its number in that rank's own epoch. */
+static bool find_batch(const struct rfi_view *v, uint32_t *ret_rank, uint64_t *batch)
+{
+    *ret_rank = v->rank;
+    return v->list ? find_piece(v->list, *batch, ret_rank, batch)
+                   : *batch < rfi_order_len_in(v->order, v->epoch, v->rank);
+}
+
 uint64_t rfi_view_batch_part(struct rfi_view *v, uint64_t batch, uint64_t from, uint64_t count, uint64_t *ids,
                              uint8_t *flags)
 {
     uint64_t size = v->order->batch;
-    uint32_t rank = v->rank;
-    if (v->list ? !find_piece(v->list, batch, &rank, &batch) : batch >= rfi_order_len_in(v->order, v->epoch, rank))
-        return 0;
-    if (from >= size)
+    uint32_t rank;
+    if (!find_batch(v, &rank, &batch) || from >= size)
         return 0;
     return fill_own(v, rank, batch * size + from, rfi_min(count, size - from), ids, flags);
+}
+
+uint64_t rfi_view_batch_size(const struct rfi_view *v, uint64_t batch)
+{
+    uint64_t size = v->order->batch;
+    uint32_t rank;
+    return find_batch(v, &rank, &batch) ? there(v, rank, batch * size, size) : 0;
 }
 
 uint64_t rfi_view_batch(struct rfi_view *v, uint64_t batch, uint64_t *ids, uint8_t *flags)

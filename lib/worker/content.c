@@ -27,23 +27,36 @@ void rfi_content_fini(struct rfi_content *c)
     free(c->known);
 }
 
+/* Into the scratch arrays, unless it is there: footprint, claim and plan ask for the same one. The view stands there
+ * afterwards. */
+static int fill(struct rfi_content *c, uint64_t epoch, uint64_t batch, uint64_t moves, uint32_t *ret_n)
+{
+    struct rfi_filled *f = &c->filled;
+    int rc = rfi_view_seek_moved(c->view, epoch, c->rank, moves, &c->err);
+    if (rc < 0)
+        return rc;
+    if (!f->n || f->epoch != epoch || f->batch != batch || f->moves != moves) {
+        uint32_t n = (uint32_t)rfi_view_batch(c->view, batch, c->ids, c->flags);
+        *f = (struct rfi_filled){.epoch = epoch, .batch = batch, .moves = moves, .n = n};
+    }
+    *ret_n = f->n;
+    return 0;
+}
+
 int rfi_content_batch(struct rfi_content *c, const struct rfi_generation *g, uint64_t ticket,
                       struct rfi_content_batch *ret)
 {
     rfi_run_content(c->lens, g, ticket, &ret->epoch, &ret->batch);
-    int rc = rfi_view_seek_moved(c->view, ret->epoch, c->rank, g->log_length, &c->err);
-    if (rc < 0)
-        return rc;
-    ret->n_samples = (uint32_t)rfi_view_batch(c->view, ret->batch, c->ids, c->flags);
-    ret->last = ret->batch + 1 == rfi_view_len(c->view);
-    return 0;
+    int rc = fill(c, ret->epoch, ret->batch, g->log_length, &ret->n_samples);
+    if (rc == 0)
+        ret->last = ret->batch + 1 == rfi_view_len(c->view);
+    return rc;
 }
 
 uint64_t rfi_content_at(struct rfi_content *c, uint64_t epoch, uint64_t batch, uint64_t moves)
 {
-    if (rfi_view_seek_moved(c->view, epoch, c->rank, moves, &c->err) < 0)
-        return 0;
-    return rfi_view_batch(c->view, batch, c->ids, c->flags);
+    uint32_t n;
+    return fill(c, epoch, batch, moves, &n) < 0 ? 0 : n;
 }
 
 uint64_t rfi_content_after(const struct rfi_content *c, uint64_t batch)
@@ -51,11 +64,20 @@ uint64_t rfi_content_after(const struct rfi_content *c, uint64_t batch)
     return batch + 1 < rfi_view_len(c->view) ? batch + 1 : 0;
 }
 
+/* Samples of one size: which they are does not matter to a footprint. */
+static int count(struct rfi_content *c, uint64_t epoch, uint64_t batch, uint64_t moves, uint32_t *ret_n)
+{
+    int rc = rfi_view_seek_moved(c->view, epoch, c->rank, moves, &c->err);
+    if (rc == 0)
+        *ret_n = (uint32_t)rfi_view_batch_size(c->view, batch);
+    return rc;
+}
+
 int rfi_content_footprint(void *ctx, const struct rfi_generation *g, uint64_t ticket, uint64_t *ret)
 {
     struct rfi_content *c = ctx;
-    struct rfi_content_batch b;
     uint64_t epoch, batch;
+    uint32_t n;
     if (ticket >= g->end_ticket) {
         *ret = c->align;
         return 0;
@@ -66,9 +88,10 @@ int rfi_content_footprint(void *ctx, const struct rfi_generation *g, uint64_t ti
         *ret = k->bytes;
         return 0;
     }
-    int rc = rfi_content_batch(c, g, ticket, &b);
+    int rc = rfi_dataset_fixed_bytes(c->dataset) ? count(c, epoch, batch, g->log_length, &n)
+                                                 : fill(c, epoch, batch, g->log_length, &n);
     if (rc == 0)
-        rc = rfi_plan_footprint(c->dataset, c->align, c->ids, b.n_samples, ret, &c->err);
+        rc = rfi_plan_footprint(c->dataset, c->align, c->ids, n, ret, &c->err);
     if (rc == 0)
         *k = (struct rfi_known_footprint){.epoch = epoch, .batch = batch, .moves = g->log_length, .bytes = *ret};
     return rc;

@@ -16,6 +16,10 @@ struct rfi_content {
     uint64_t align; /* A */
     uint64_t *ids; /* [B] scratch */
     uint8_t *flags; /* [B] scratch */
+    struct rfi_filled {
+        uint64_t epoch, batch, moves;
+        uint32_t n; /* 0: nothing, or an empty batch */
+    } filled; /* what the scratch arrays hold */
     struct rfi_known_footprint {
         uint64_t epoch, batch, moves, bytes;
     } * known; /* [known_cap], direct mapped; bytes 0: empty */
