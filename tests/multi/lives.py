@@ -21,7 +21,7 @@ import tempfile
 import time
 
 import storm
-from storm import TOKEN, Ringfeed, Trainer, children, files_of_all_sizes, find_command, inquest, key, marked_processes, order_lines, shm_objects, wait_gone
+from storm import TOKEN, Maker, Ringfeed, Trainer, children, files_of_all_sizes, find_command, inquest, key, marked_processes, order_lines, shm_objects, wait_gone
 
 WORKER_POINTS = ("claim", "describe", "writers", "submit-entry", "submit-enter", "complete", "publish-before", "publish-after")
 COPY_POINTS = ("copy",)  # of the mapped engine alone
@@ -376,7 +376,7 @@ def main():
                 assert set(points) == known, f"fail points that nobody dies at: {set(points) ^ known}"
             else:
                 print("SKIPPED kills at fail points: this build has none (meson -Dfail_points=true)", flush=True)
-            made = files_of_all_sizes(directory, rng)
+            made = files_of_all_sizes(Maker(directory), rng)
             for name in args.variant or VARIANTS:
                 Lives(ringfeed, name, round(args.kills * VARIANTS[name].share), rng, directory / "fail.log", points).run(made, directory)
         finally:

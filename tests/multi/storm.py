@@ -32,12 +32,14 @@ VARIANTS = {
     "direct-tight": ("--engine", "uring", "--direct", "on", "--queue-depth", 8, "--prefetch", 2),
     "pread": ("--engine", "pread", "--direct", "off"),
     "mapped": ("--engine", "mapped", "--direct", "off"),
+    "direct-sweep": ("--engine", "uring", "--direct", "on"),
 }
+SHUFFLES = {"direct-sweep": ("block", "--block-samples", 20, "--window-blocks", 3)}  # of small samples: whole blocks are read
 
 
-def files_of_all_sizes(directory, rng, n=96):
+def files_of_all_sizes(maker, rng, n=96):
     # Random bytes may begin like a compressed file, which is refused unless the format is given.
-    made = Made(Maker(directory).files(n=0).path, [], ("--format", "files"))
+    made = Made(maker.files(n=0).path, [], ("--format", "files"))
     for i in range(n):
         size = rng.choice([rng.randrange(0, 3000), rng.randrange(100000), rng.randrange(1500000), 512 * rng.randrange(900)])
         made.samples.append(Sample({"data": rng.randbytes(size)}))
@@ -219,8 +221,8 @@ class Storm:
     def round(self, made):
         name = f"{TOKEN}-{self.variant}-{self.rounds}"
         self.rounds += 1
-        order = ["--world-size", RANKS, "--batch", self.rng.choice([1, 2, 5]), "--shuffle", "full", "--seed",
-                 self.rng.randrange(1000), "--epochs", 4, *made.args]
+        order = ["--world-size", RANKS, "--batch", self.rng.choice([1, 2, 5]), "--seed", self.rng.randrange(1000),
+                 "--epochs", 40 if self.variant in SHUFFLES else 4, "--shuffle", *SHUFFLES.get(self.variant, ("full",)), *made.args]
         forget_cache(made)
         serve = self.ringfeed.serve(made.path, name, *order, *VARIANTS[self.variant], "--workers", 3,
                                     "--max-restarts", 1000000)
@@ -297,9 +299,11 @@ def main():
     with tempfile.TemporaryDirectory(prefix="ringfeed-storm-") as directory:
         ringfeed = Ringfeed(find_command(), pathlib.Path(directory))
         try:
-            made = files_of_all_sizes(pathlib.Path(directory), rng)
+            maker = Maker(pathlib.Path(directory))
+            all_sizes = files_of_all_sizes(maker, rng)
+            small = maker.tar(n=480, sizes=(0, 20000), shards=3)
             for variant in variants:
-                Storm(ringfeed, variant, -(-args.kills // len(variants)), rng).run(made)
+                Storm(ringfeed, variant, -(-args.kills // len(variants)), rng).run(small if variant in SHUFFLES else all_sizes)
         finally:
             ringfeed.end()
     left = leftovers()
