@@ -39,6 +39,7 @@ struct bare_loop {
     struct flight flights[BARE_DEPTH_MAX];
     uint32_t free_tags[BARE_DEPTH_MAX], n_free;
     uint64_t syscalls, done, bytes;
+    bool fixed_buffers; /* registered */
 };
 
 /* ---- set-up ---- */
@@ -78,14 +79,15 @@ static int map_memory(struct bare_loop *l, struct rfi_error *err)
     return rc;
 }
 
+/* Buffers where the limit on locked memory allows them, as ringfeed does. */
 static int register_all(struct bare_loop *l, struct rfi_error *err)
 {
     int rc = 0;
-    if (l->o->fixed_buffers)
-        rc = io_uring_register_buffers(&l->ring, &(struct iovec){l->memory, l->memory_bytes}, 1);
-    if (rc == 0 && l->o->fixed_files)
+    l->fixed_buffers =
+        l->o->fixed_buffers && io_uring_register_buffers(&l->ring, &(struct iovec){l->memory, l->memory_bytes}, 1) == 0;
+    if (l->o->fixed_files)
         rc = io_uring_register_files(&l->ring, l->fds, (unsigned)l->n_fds);
-    return rc < 0 ? rfi_fail(err, -rc, "bare loop: registered buffers or files: %s", strerror(-rc)) : 0;
+    return rc < 0 ? rfi_fail(err, -rc, "bare loop: registered files: %s", strerror(-rc)) : 0;
 }
 
 static int open_ring(struct bare_loop *l, struct rfi_error *err)
@@ -185,7 +187,7 @@ static bool issue(struct bare_loop *l)
     struct io_uring_sqe *sqe = io_uring_get_sqe(&l->ring);
     uint64_t total = rfi_align_down(l->o->buffer_bytes, l->reads->align);
     int fd = l->o->fixed_files ? (int)r->file : l->fds[r->file];
-    if (l->o->fixed_buffers)
+    if (l->fixed_buffers)
         io_uring_prep_read_fixed(sqe, fd, l->memory + at % total, (unsigned)bytes, from, 0);
     else
         io_uring_prep_read(sqe, fd, l->memory + at % total, (unsigned)bytes, from);

@@ -11,7 +11,7 @@ struct bare_options {
     uint32_t depth; /* reads in flight, 1 .. BARE_DEPTH_MAX */
     uint64_t buffer_bytes; /* memory that reads land in, used in a circle; at least two pieces */
     bool direct;
-    bool fixed_buffers, fixed_files; /* registered with the io_uring */
+    bool fixed_buffers, fixed_files; /* registered with the io_uring; buffers where that is allowed */
     uint64_t n; /* reads to make; the list is gone through again where it is shorter. 0: once through */
     /* With a runtime: measure so long, once so much time has passed and so many bytes are read; `n` does not count. */
     uint64_t ramp_ns, ramp_bytes, runtime_ns;

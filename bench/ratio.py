@@ -80,7 +80,7 @@ def deliver(command, folder, batch, direct, name, engine):
 def bare(loop, folder, batch, direct):
     words = [loop, "--batch", str(batch), "--shuffle", "full", "--depth", "32"]
     words += ["--buffer-bytes", str(MEMORY or 64 << 20)]
-    words += ["--direct"] if direct == "on" else []
+    words += ["--direct", "--fixed-buffers"] if direct == "on" else []
     return json.loads(subprocess.run([*words, *dataset(folder)], stdout=subprocess.PIPE, text=True, timeout=300,
                                      check=True).stdout)
 

@@ -79,6 +79,7 @@ static int probe(const struct rfi_dataset *d, uint64_t bytes, uint64_t align, ui
     struct bare_options o = {.depth = depth,
                              .buffer_bytes = rfi_max(4 * LARGE, (uint64_t)depth * (bytes + 2 * align)),
                              .direct = true,
+                             .fixed_buffers = true,
                              .ramp_ns = PROBE_RAMP_NS,
                              .runtime_ns = PROBE_NS};
     struct reads *lists = calloc(loops, sizeof *lists);

@@ -92,6 +92,7 @@ static int make_lists(const struct bench_setup *s, const struct bench_run *run, 
         (struct bare_options){.depth = (uint32_t)rfi_min(run->chosen.queue_depth, BARE_DEPTH_MAX),
                               .buffer_bytes = rfi_max(run->chosen.arena_bytes * run->n_ranks / l->n, LOOP_BYTES_LEAST),
                               .direct = run->chosen.direct,
+                              .fixed_buffers = run->chosen.direct,
                               .ramp_ns = s->ramp_ns,
                               .runtime_ns = s->runtime_ns};
     int rc = fill_lists(s, run, l, err);
