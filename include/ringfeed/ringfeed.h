@@ -436,14 +436,19 @@ typedef struct rf_rank_stat {
     uint64_t prefetch_hits, prefetch_misses; /* samples */
     double wait_us_p50, wait_us_p99, wait_us_max;
     uint32_t depth, ready; /* batches */
-    uint64_t local_samples, remote_samples; /* filled by a worker of the ring's node, or another's */
+    uint64_t local_samples, remote_samples; /* filled by a worker that ran on `node`, or elsewhere */
     uint64_t checkpoints;
-    int node;
+    int node; /* of the ring's memory */
     int primary; /* the worker that reads for it; -1: any (no replication) */
     uint32_t n_standbys;
     uint8_t standbys[15]; /* workers that take over at once */
     uint8_t reserved8;
-    uint64_t reserved[5];
+    /* Pages of the ring whose place was asked of the kernel, and those of them that are on `node`: when the run
+     * started, and when the ring moved. 0 checked: the kernel does not say. */
+    uint32_t pages_checked, pages_on_node;
+    uint64_t ring_bytes,
+        huge_bytes; /* memory of the ring, and how much of it is in huge pages; ring_bytes 0: not known */
+    uint64_t reserved[2];
 } rf_rank_stat;
 
 typedef struct rf_worker_stat {

@@ -75,6 +75,10 @@ static void read_rank(const struct rfi_run_view *r, uint32_t i, rf_rank_stat *s)
     s->ready = rfi_ring_ready(ring);
     s->local_samples = word(&ring->sh->local_samples);
     s->remote_samples = word(&ring->sh->remote_samples);
+    s->pages_checked = atomic_load_explicit(&r->ranks[i].pages_checked, memory_order_relaxed);
+    s->pages_on_node = atomic_load_explicit(&r->ranks[i].pages_on_node, memory_order_relaxed);
+    s->ring_bytes = word(&r->ranks[i].arena_held);
+    s->huge_bytes = word(&r->ranks[i].arena_huge);
 }
 
 static void read_worker(const struct rfi_run_view *r, uint32_t i, uint64_t now, rf_worker_stat *s)

@@ -18,24 +18,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Arenas on the nodes of their ranks, the cache over all nodes, before the first touch. One failure is said and lived
- * with. */
-static void bind_memory(struct rfi_coordinator *c, unsigned char *data)
-{
-    const struct rfi_config_shared *f = &c->plan.config;
-    struct rfi_error why = {0};
-    int rc = 0;
-    if (c->o->numa == RF_OFF || c->topology.n_nodes < 2)
-        return;
-    for (uint32_t i = 0; rc == 0 && i < f->ranks; i++)
-        rc = rfi_topology_bind_memory(&c->topology, data + f->arena_first + f->arena_stride * i, f->arena_stride,
-                                      c->placement.rank_node[i], &why);
-    if (rc == 0 && f->cache_samples)
-        rc = rfi_topology_interleave_memory(&c->topology, data + f->cache_first, f->cache_bytes, &why);
-    if (rc < 0)
-        rfi_log(RFI_LOG_WARNING, "memory is not bound to NUMA nodes: %s", why.text);
-}
-
 /* The cache takes its memory as it fills; whether there is room for it is asked now. */
 static int before_touch(void *ctx, unsigned char *control, unsigned char *data, struct rfi_error *err)
 {
@@ -45,7 +27,7 @@ static int before_touch(void *ctx, unsigned char *control, unsigned char *data, 
     (void)control;
     int rc = size->cache_bytes ? rfi_room_check(bytes, bytes, err) : 0;
     if (rc == 0)
-        bind_memory(c, data);
+        rfi_where_bind(c, data);
     return rc;
 }
 
@@ -205,6 +187,7 @@ static int make_rings(struct rfi_coordinator *c)
         c->run.ranks[i].node = c->topology.nodes[c->placement.rank_node[i]].os_node;
     }
     store_keepers(c);
+    rfi_where_check(c);
     return 0;
 }
 
@@ -333,8 +316,10 @@ static int check_copies(const struct rfi_coordinator *c)
 int rfi_birth(struct rfi_coordinator *c)
 {
     int rc = rfi_topology_load(NULL, NULL, &c->topology, c->err);
-    if (rc == 0)
+    if (rc == 0) {
+        rfi_where_is_data(c->o->dataset, &c->topology);
         rc = check_copies(c);
+    }
     if (rc == 0)
         rc = rfi_mirrors_check(c->o->dataset, c->o->mirrors, c->o->n_mirrors, c->err);
     if (rc == 0)

@@ -60,8 +60,12 @@ static void become_worker(struct rfi_coordinator *c, uint32_t w, pid_t parent)
     for (uint32_t q = 0; q < c->run.config.queues; q++)
         if (q != queue)
             c->readers[q].ops->abandon(&c->readers[q]);
-    int cpu = c->run.workers[w].cpu;
-    if (cpu >= 0 && rfi_topology_pin_cpu(cpu, &err) < 0)
+    int cpu = c->run.workers[w].cpu, rc = 0;
+    if (cpu >= 0)
+        rc = rfi_topology_pin_cpu(cpu, &err);
+    else if (c->o->pin != RF_OFF && c->topology.n_nodes > 1) /* more workers than CPUs: at least they stay near */
+        rc = rfi_topology_pin_node(&c->topology, c->placement.worker_node[w], &err);
+    if (rc < 0)
         rfi_log(RFI_LOG_WARNING, "worker %u is not pinned: %s", w, err.text);
     c->setup.worker_node = c->placement.worker_node[w];
     _exit(rfi_worker_main(&c->setup, w));

@@ -83,6 +83,7 @@ struct rfi_coordinator {
     uint64_t saved_samples; /* released here when the last checkpoint was written */
     bool stopping;
     bool owns; /* the owner mutex is locked */
+    bool bound; /* the arenas were bound to their nodes */
     int failed; /* negative errno: the run cannot go on */
     struct rfi_error *err;
 };
@@ -183,6 +184,13 @@ void rfi_save_last(struct rfi_coordinator *c); /* at the end of the run */
 
 /* mirrors.c */
 int rfi_mirrors_check(const struct rfi_dataset *d, const char *const *folders, uint32_t n, struct rfi_error *err);
+
+/* where.c: the disk that the dataset is on; the nodes that memory really is on */
+void rfi_where_is_data(const struct rfi_dataset *d, struct rfi_topology *t);
+void rfi_where_bind(struct rfi_coordinator *c, unsigned char *data); /* arenas and cache, before the first touch */
+void rfi_where_bind_arena(struct rfi_coordinator *c, uint32_t ring, uint32_t arena);
+void rfi_where_check(struct rfi_coordinator *c); /* every ring's arena, when it is there */
+void rfi_where_check_ring(struct rfi_coordinator *c, uint32_t ring, uint32_t arena);
 
 /* rates.c */
 void rfi_rates_step(struct rfi_coordinator *c);

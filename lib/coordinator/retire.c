@@ -268,10 +268,8 @@ static int populate(struct rfi_coordinator *c, uint32_t ring, uint32_t arena)
     if (a->populated == f->arena_stride)
         return 1;
     uint64_t at = rfi_run_arena_offset(f, arena), bytes = rfi_min(POPULATE_BYTES, f->arena_stride - a->populated);
-    if (a->populated == 0 && c->o->numa != RF_OFF && c->topology.n_nodes > 1 &&
-        rfi_topology_bind_memory(&c->topology, c->run.segment.data + at, f->arena_stride, c->placement.rank_node[ring],
-                                 &err) < 0)
-        rfi_log(RFI_LOG_WARNING, "a spare arena is not bound to its NUMA node: %s", err.text);
+    if (a->populated == 0)
+        rfi_where_bind_arena(c, ring, arena);
     int rc = rfi_segment_populate(&c->run.segment, at + a->populated, bytes, &err);
     if (rc < 0) {
         rfi_log(RFI_LOG_ERROR, "%s", err.text);
@@ -294,6 +292,7 @@ static void moved(struct rfi_coordinator *c, uint32_t ring, uint64_t until)
     rfi_log(RFI_LOG_WARNING, "rank %u goes on in arena %u: reads into arena %u do not end", c->run.rings[ring].rank,
             m->to, m->arena);
     *m = (struct move){.arena = m->to};
+    rfi_where_check_ring(c, ring, m->arena);
     atomic_fetch_add_explicit(&c->run.coordinator->moved, 1, memory_order_relaxed);
     set_stuck(c, ring, RFI_STUCK_NOT);
     count(c);

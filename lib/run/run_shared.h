@@ -188,6 +188,9 @@ struct rfi_rank_shared {
     _Atomic uint32_t status; /* rf_status */
     _Atomic uint64_t keepers; /* workers that may claim for it: bits */
     uint8_t keeper[16]; /* [replication]: the primary, then the standbys; fixed at birth */
+    /* A sample of the arena's pages: how many the kernel told the node of, and how many of these are on `node`. */
+    _Atomic uint32_t pages_checked, pages_on_node;
+    _Atomic uint64_t arena_held, arena_huge; /* bytes that are there, and of these in huge pages; 0 held: not known */
 };
 
 /* What became of a worker or a rank: a point a second, and one at each change of status. Workers first, then ranks.

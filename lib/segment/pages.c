@@ -7,7 +7,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <sys/mman.h>
 
 #ifndef MADV_POPULATE_WRITE
@@ -60,4 +62,39 @@ int rfi_pages_populate(int fd, unsigned char *map, uint64_t offset, uint64_t byt
         errno = rc;
     }
     return rc ? -1 : 0;
+}
+
+/* A mapping of the kernel's list may hold several ranges: each gets its part by length. */
+static void add_mapping(struct rfi_pages_held *r, uint32_t n, uint64_t from, uint64_t to, uint64_t bytes, uint64_t huge)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t low = rfi_max(from, r[i].from), high = rfi_min(to, r[i].to);
+        if (low >= high)
+            continue;
+        double part = (double)(high - low) / (double)(to - from);
+        r[i].bytes += (uint64_t)((double)bytes * part);
+        r[i].huge_bytes += (uint64_t)((double)huge * part);
+    }
+}
+
+bool rfi_pages_held(struct rfi_pages_held *ranges, uint32_t n)
+{
+    char line[512];
+    uint64_t from = 0, to = 0, kib, bytes = 0, a, b;
+    FILE *f = fopen("/proc/self/smaps", "re");
+    if (!f)
+        return false;
+    while (fgets(line, sizeof line, f)) {
+        if (sscanf(line, "%" SCNx64 "-%" SCNx64 " ", &a, &b) == 2) {
+            from = a;
+            to = b;
+        } else if (sscanf(line, "Rss: %" SCNu64, &kib) == 1) {
+            bytes = kib << 10;
+        } else if (sscanf(line, "ShmemPmdMapped: %" SCNu64, &kib) == 1 && to > from) {
+            add_mapping(ranges, n, from, to, bytes, kib << 10);
+        }
+    }
+    bool ok = !ferror(f);
+    fclose(f);
+    return ok;
 }

@@ -1,4 +1,4 @@
-/* Binding on the running system: CPUs by the scheduler, memory by mbind. */
+/* Binding on the running system: CPUs by the scheduler, memory by mbind; and what came of it. */
 #include "topology/topology.h"
 
 #include <errno.h>
@@ -60,7 +60,7 @@ int rfi_topology_bind_memory(const struct rfi_topology *t, void *addr, size_t by
                              struct rfi_error *err)
 {
     unsigned long mask[NODE_WORDS] = {0};
-    if (t->n_nodes <= 1 || !t->this_system || bytes == 0)
+    if (rfi_topology_homes(t) < 2 || !t->this_system || bytes == 0)
         return 0;
     if (node >= t->n_nodes)
         return rfi_fail(err, EINVAL, "NUMA: there is no node %u among %u. This is a bug", node, t->n_nodes);
@@ -81,9 +81,11 @@ int rfi_topology_interleave_memory(const struct rfi_topology *t, void *addr, siz
 {
     unsigned long mask[NODE_WORDS] = {0};
     unsigned top = 0;
-    if (t->n_nodes <= 1 || !t->this_system || bytes == 0)
+    if (rfi_topology_homes(t) < 2 || !t->this_system || bytes == 0)
         return 0;
     for (uint32_t n = 0; n < t->n_nodes; n++) {
+        if (t->nodes[n].no_memory)
+            continue;
         unsigned os = (unsigned)t->nodes[n].os_node;
         if (os >= NODE_WORD * NODE_WORDS - 1)
             return rfi_fail(err, EINVAL, "NUMA: node %u is beyond what this build can bind to. Use --numa off", os);
@@ -96,6 +98,11 @@ int rfi_topology_interleave_memory(const struct rfi_topology *t, void *addr, siz
                     "NUMA: memory cannot be spread over the nodes: %s. Allow mbind in the container's seccomp profile, "
                     "or use --numa off",
                     strerror(errno));
+}
+
+int rfi_topology_nodes_of_pages(void **pages, uint32_t n, int *ret_nodes)
+{
+    return move_pages(0, n, pages, NULL, ret_nodes, 0) == 0 ? 0 : -errno;
 }
 
 int rfi_topology_current_node(void)

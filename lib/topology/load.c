@@ -38,8 +38,33 @@ static void load_nodes(hwloc_topology_t h, struct rfi_topology *t)
             break;
         }
         t->nodes[t->n_nodes].os_node = (int)node->os_index;
+        t->nodes[t->n_nodes].no_memory = node->attr->numanode.local_memory == 0 ||
+                                         !hwloc_bitmap_isset(hwloc_topology_get_allowed_nodeset(h), node->os_index);
         t->nodes[t->n_nodes++].memory_bytes = node->attr->numanode.local_memory;
     }
+}
+
+static uint32_t index_of(const struct rfi_topology *t, unsigned os_node)
+{
+    uint32_t n = 0;
+    while (n < t->n_nodes && t->nodes[n].os_node != (int)os_node)
+        n++;
+    return n;
+}
+
+static void load_distances(hwloc_topology_t h, struct rfi_topology *t)
+{
+    struct hwloc_distances_s *d;
+    unsigned n = 1;
+    if (hwloc_distances_get_by_name(h, "NUMALatency", &n, &d, 0) != 0 || n == 0)
+        return;
+    for (unsigned i = 0; i < d->nbobjs; i++)
+        for (unsigned k = 0; k < d->nbobjs; k++) {
+            uint32_t a = index_of(t, d->objs[i]->os_index), b = index_of(t, d->objs[k]->os_index);
+            if (a < t->n_nodes && b < t->n_nodes)
+                t->distance[a][b] = (uint32_t)d->values[(size_t)i * d->nbobjs + k];
+        }
+    hwloc_distances_release(h, d);
 }
 
 /* The node whose cores are the fewest among those that contain `set`'s first core. */
@@ -62,14 +87,14 @@ uint32_t rfi_topology_node_of(hwloc_topology_t h, const struct rfi_topology *t, 
     return best;
 }
 
-/* `mine`: the CPUs that this process may use, or NULL for all of the picture's. */
+/* `mine`: the CPUs that this process may use. */
 static void load_cpus(hwloc_topology_t h, hwloc_const_cpuset_t mine, struct rfi_topology *t)
 {
     hwloc_obj_t pu = NULL;
     while ((pu = hwloc_get_next_obj_by_type(h, HWLOC_OBJ_PU, pu))) {
         uint32_t node = rfi_topology_node_of(h, t, pu->cpuset);
         hwloc_obj_t core = hwloc_get_ancestor_obj_by_type(h, HWLOC_OBJ_CORE, pu);
-        if (node == RFI_NODE_UNKNOWN || (mine && !hwloc_bitmap_isset(mine, pu->os_index)))
+        if (node == RFI_NODE_UNKNOWN || !hwloc_bitmap_isset(mine, pu->os_index))
             continue;
         if (t->n_cpus == RFI_MAX_CPUS) {
             rfi_log(RFI_LOG_WARNING, "topology: only the first %d CPUs are used", RFI_MAX_CPUS);
@@ -97,7 +122,8 @@ static int open_hwloc(const char *xml, const char *synthetic, hwloc_topology_t *
     if (hwloc_topology_init(ret) != 0)
         return -ENOMEM;
     leave_out_vendor_libraries(*ret);
-    bool ok = hwloc_topology_set_io_types_filter(*ret, HWLOC_TYPE_FILTER_KEEP_IMPORTANT) == 0;
+    bool ok = hwloc_topology_set_io_types_filter(*ret, HWLOC_TYPE_FILTER_KEEP_IMPORTANT) == 0 &&
+              hwloc_topology_set_flags(*ret, HWLOC_TOPOLOGY_FLAG_INCLUDE_DISALLOWED) == 0;
     if (ok && xml)
         ok = hwloc_topology_set_xml(*ret, xml) == 0;
     if (ok && synthetic)
@@ -110,19 +136,18 @@ static int open_hwloc(const char *xml, const char *synthetic, hwloc_topology_t *
 
 static void fill(hwloc_topology_t h, struct rfi_topology *t)
 {
-    hwloc_cpuset_t mine = NULL;
+    hwloc_cpuset_t mine = hwloc_bitmap_dup(hwloc_topology_get_allowed_cpuset(h)), bound = hwloc_bitmap_alloc();
     t->this_system = hwloc_topology_is_thissystem(h);
-    if (t->this_system) {
-        mine = hwloc_bitmap_alloc();
-        if (mine && hwloc_get_cpubind(h, mine, HWLOC_CPUBIND_THREAD) != 0) {
-            hwloc_bitmap_free(mine);
-            mine = NULL;
-        }
+    if (mine && bound) {
+        if (t->this_system && hwloc_get_cpubind(h, bound, HWLOC_CPUBIND_THREAD) == 0)
+            hwloc_bitmap_and(mine, mine, bound);
+        load_nodes(h, t);
+        load_distances(h, t);
+        load_cpus(h, mine, t);
+        rfi_topology_load_devices(h, t);
     }
-    load_nodes(h, t);
-    load_cpus(h, mine, t);
-    rfi_topology_load_devices(h, t);
     hwloc_bitmap_free(mine);
+    hwloc_bitmap_free(bound);
 }
 
 /* One node with the CPUs that the scheduler gives us, each taken for a core of its own. */

@@ -1,7 +1,11 @@
 /* Where ranks and workers go: a pure function of the picture of the machine.
- *   Ranks: to the node of their GPU while there are enough GPUs, else in equal blocks over the nodes.
+ *   Ranks: to the node of their GPU while there are enough GPUs, else in equal blocks over the nodes; fewer ranks than
+ *   nodes, over those nearest to the dataset's disk. A node without memory for us: to the nearest that has some.
  *   Workers: dealt one by one to the node with the most ranks per worker (so far) that still has a free
- *   CPU; when those nodes are full, to the others. On a node: one hyperthread of each core first. */
+ *   CPU; when those nodes are full, to the others, nearest to the disk first. On a node: one hyperthread of each core
+ *   first.
+ * So the ring decides and the disk comes after it: a read is DMA into the ring's memory whoever asks for it, its
+ * interrupt comes to the CPU that asked, and a copy is cheapest beside the memory that it writes. */
 #include "topology/topology.h"
 
 #include "base/bytes.h"
@@ -9,40 +13,72 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* Nodes where somebody of ours can run; all of them when none can. */
-static uint32_t usable_nodes(const struct rfi_topology *t, uint32_t nodes[RFI_MAX_NODES])
+static uint32_t distance_to_data(const struct rfi_topology *t, uint32_t node)
+{
+    if (!t->data.known)
+        return 0;
+    if (node == t->data.node)
+        return 1;
+    return t->distance[node][t->data.node] ? t->distance[node][t->data.node] : UINT32_MAX;
+}
+
+/* Nodes with memory and a CPU for us; those with a CPU when there are none; all when nobody can run anywhere. */
+static uint32_t usable_nodes(const struct rfi_topology *t, bool with_memory, uint32_t nodes[RFI_MAX_NODES])
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < t->n_nodes; i++)
-        if (t->nodes[i].n_cpus > 0)
+        if (t->nodes[i].n_cpus > 0 && !(with_memory && t->nodes[i].no_memory))
             nodes[n++] = i;
+    if (n == 0 && with_memory)
+        return usable_nodes(t, false, nodes);
     for (uint32_t i = 0; n == 0 && i < t->n_nodes; i++)
         nodes[i] = i;
     return n ? n : t->n_nodes;
 }
 
+/* Leaves the `keep` nodes that are nearest to the data, in their order. */
+static uint32_t nearest_to_data(const struct rfi_topology *t, uint32_t *nodes, uint32_t n, uint32_t keep)
+{
+    while (n > keep) {
+        uint32_t farthest = 0;
+        for (uint32_t i = 1; i < n; i++)
+            if (distance_to_data(t, nodes[i]) >= distance_to_data(t, nodes[farthest]))
+                farthest = i;
+        n--;
+        for (uint32_t i = farthest; i < n; i++)
+            nodes[i] = nodes[i + 1];
+    }
+    return n;
+}
+
 static void place_ranks(const struct rfi_topology *t, uint32_t ranks, struct rfi_placement *p)
 {
-    uint32_t nodes[RFI_MAX_NODES], n = usable_nodes(t, nodes);
+    uint32_t nodes[RFI_MAX_NODES], n = usable_nodes(t, true, nodes);
+    if (t->data.known && ranks > 0)
+        n = nearest_to_data(t, nodes, n, ranks);
     for (uint32_t r = 0; r < ranks; r++) {
         p->rank_gpu[r] = ranks <= t->n_gpus ? (int)r : -1;
         p->rank_node[r] = nodes[(uint64_t)r * n / ranks];
         if (p->rank_gpu[r] >= 0 && t->gpus[r].node != RFI_NODE_UNKNOWN)
             p->rank_node[r] = t->gpus[r].node;
+        p->rank_node[r] = rfi_topology_home(t, p->rank_node[r]);
     }
 }
 
 /* What is known of a node while workers are dealt. */
 struct share {
-    uint32_t ranks, workers, cpus;
+    uint32_t ranks, workers, cpus, to_data;
 };
 
-/* Whether `a` deserves the next worker more than `b`: ranks per worker, then free CPUs. */
+/* Whether `a` deserves the next worker more than `b`: ranks per worker; without ranks, by the way to the data; then
+ * free CPUs. */
 static bool before(const struct share *a, const struct share *b)
 {
     uint64_t x = (uint64_t)a->ranks * (b->workers + 1), y = (uint64_t)b->ranks * (a->workers + 1);
     if (x != y)
         return x > y;
+    if (a->ranks == 0 && a->to_data != b->to_data)
+        return a->to_data < b->to_data;
     return (int64_t)a->cpus - a->workers > (int64_t)b->cpus - b->workers;
 }
 
@@ -79,10 +115,12 @@ static int pick_cpu(const struct rfi_topology *t, uint32_t node, uint32_t k)
 static void place_workers(const struct rfi_topology *t, uint32_t ranks, uint32_t workers, struct rfi_placement *p)
 {
     struct share shares[RFI_MAX_NODES] = {0};
-    uint32_t nodes[RFI_MAX_NODES], n = usable_nodes(t, nodes);
+    uint32_t nodes[RFI_MAX_NODES], n = usable_nodes(t, false, nodes);
     bool crowded = workers > t->n_cpus;
-    for (uint32_t i = 0; i < t->n_nodes; i++)
+    for (uint32_t i = 0; i < t->n_nodes; i++) {
         shares[i].cpus = t->nodes[i].n_cpus;
+        shares[i].to_data = distance_to_data(t, i);
+    }
     for (uint32_t r = 0; r < ranks; r++)
         shares[p->rank_node[r]].ranks++;
     for (uint32_t w = 0; w < workers; w++) {

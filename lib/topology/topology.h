@@ -25,7 +25,9 @@ struct rfi_topology {
         int os_node; /* kernel's number */
         uint32_t n_cpus; /* allowed to us */
         uint64_t memory_bytes;
+        bool no_memory; /* none is there, or none for us (a cpuset) */
     } nodes[RFI_MAX_NODES];
+    uint32_t distance[RFI_MAX_NODES][RFI_MAX_NODES]; /* as the firmware has it: 10 is here; 0: it does not say */
     uint32_t n_cpus;
     struct {
         int os_cpu;
@@ -42,16 +44,34 @@ struct rfi_topology {
         char name[32];
         uint32_t node; /* or RFI_NODE_UNKNOWN */
     } disks[64];
+    struct {
+        bool known;
+        uint32_t node;
+        char disk[32];
+    } data; /* where the dataset lies: rfi_topology_set_data */
     bool this_system; /* binding is possible */
     bool flat; /* hwloc gave nothing; one node was assumed */
 };
 
 /* Loads the running machine, or an hwloc XML file / synthetic string for tests and planning (`xml`
- * or `synthetic` non-NULL). Cores outside the process's cpuset are left out. */
+ * or `synthetic` non-NULL). Cores outside the process's cpuset are left out; nodes outside it are kept, since devices
+ * may be there. */
 int rfi_topology_load(const char *xml, const char *synthetic, struct rfi_topology *ret, struct rfi_error *err);
 
+/* The node whose memory serves `node`: itself, or, where it has none, the nearest one that has. */
+uint32_t rfi_topology_home(const struct rfi_topology *t, uint32_t node);
+/* Nodes with memory for us. Below two there is nothing to bind. */
+uint32_t rfi_topology_homes(const struct rfi_topology *t);
+
+/* The disk with this name (as lstopo prints it) holds the dataset. False: the picture does not have it, or not where it
+ * is; then nothing is near the data. */
+bool rfi_topology_set_data(struct rfi_topology *t, const char *disk);
+/* Names of the disks under a device (st_dev) of this machine: partitions, RAID and device mapper are followed down.
+ * Returns how many, at most `most`; 0 for what is no disk (tmpfs, network, overlay). */
+uint32_t rfi_topology_disks_of(uint64_t device, char (*names)[32], uint32_t most);
+
 struct rfi_placement {
-    uint32_t *rank_node; /* [ranks] index into nodes: of the rank's GPU when there is one, else dealt evenly */
+    uint32_t *rank_node; /* [ranks] index into nodes, where the ring's memory is: see placement.c */
     int *rank_gpu; /* [ranks] index into gpus, or -1 */
     uint32_t *worker_node; /* [workers]: dealt so that nodes with more ranks have more workers */
     int *worker_cpu; /* [workers] os_cpu, distinct physical cores first, or -1: not pinned (more workers than CPUs) */
@@ -86,5 +106,9 @@ int rfi_topology_bind_memory(const struct rfi_topology *t, void *addr, size_t by
 /* Page by page over all nodes, for what every rank reads. */
 int rfi_topology_interleave_memory(const struct rfi_topology *t, void *addr, size_t bytes, struct rfi_error *err);
 
-/* The CPU's node (kernel's number) or 0. */
+/* On which node (kernel's number) each of `n` pages of this process lies; -errno for one that is not there. The call
+ * itself may be forbidden (-EPERM), or there be no NUMA in the kernel (-ENOSYS). */
+int rfi_topology_nodes_of_pages(void **pages, uint32_t n, int *ret_nodes);
+
+/* The node (kernel's number) of the CPU that this runs on, or 0. */
 int rfi_topology_current_node(void);

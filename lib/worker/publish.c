@@ -2,6 +2,7 @@
 #include "worker/publish.h"
 
 #include "base/clock.h"
+#include "topology/topology.h"
 
 #include <errno.h>
 #include <string.h>
@@ -86,7 +87,7 @@ void rfi_publish_describe(struct rfi_jobs *j, struct rfi_job *job, uint64_t epoc
     slot->resident = job->resident;
     slot->claimed_ns = job->claimed_ns;
     slot->worker = j->worker;
-    slot->remote = j->setup->ring_node[job->ring] != j->setup->worker_node;
+    slot->remote = j->run->config.nodes > 1 && rfi_topology_current_node() != j->run->ranks[job->ring].node;
     slot->error = 0;
 }
 

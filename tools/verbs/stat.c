@@ -39,6 +39,10 @@ static void emit_rank(struct cli_emit *e, const rf_rank_stat *r)
     cli_emit_u64(e, "remote_samples", r->remote_samples);
     cli_emit_u64(e, "checkpoints", r->checkpoints);
     cli_emit_i64(e, "node", r->node);
+    cli_emit_u64(e, "pages_checked", r->pages_checked);
+    cli_emit_u64(e, "pages_on_node", r->pages_on_node);
+    cli_emit_bytes(e, "ring_bytes", r->ring_bytes);
+    cli_emit_bytes(e, "huge_bytes", r->huge_bytes);
     if (r->primary >= 0) {
         char text[64] = "";
         for (uint32_t k = 0; k < r->n_standbys; k++)
