@@ -185,8 +185,7 @@ void rfi_save_last(struct rfi_coordinator *c); /* at the end of the run */
 /* mirrors.c */
 int rfi_mirrors_check(const struct rfi_dataset *d, const char *const *folders, uint32_t n, struct rfi_error *err);
 
-/* where.c: the disk that the dataset is on; the nodes that memory really is on */
-void rfi_where_is_data(const struct rfi_dataset *d, struct rfi_topology *t);
+/* where.c: the nodes that memory is wanted on, and really is on */
 void rfi_where_bind(struct rfi_coordinator *c, unsigned char *data); /* arenas and cache, before the first touch */
 void rfi_where_bind_arena(struct rfi_coordinator *c, uint32_t ring, uint32_t arena);
 void rfi_where_check(struct rfi_coordinator *c); /* every ring's arena, when it is there */

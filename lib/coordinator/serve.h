@@ -62,5 +62,7 @@ struct rfi_serve_plan {
 };
 void rfi_serve_plan_fini(struct rfi_serve_plan *p);
 struct rfi_topology;
+/* Notes in the picture of this machine which disk the dataset is on; several count where they are on one node. */
+void rfi_where_is_data(const struct rfi_dataset *d, struct rfi_topology *t);
 int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology *t, struct rfi_serve_plan *ret,
                    struct rfi_error *err);

@@ -16,7 +16,6 @@
 
 enum { PAGE = 4096, PAGES_ASKED = 64, FILES_LOOKED_AT = 64, DISKS_MOST = 16 };
 
-/* Several disks count where they are on one node. */
 void rfi_where_is_data(const struct rfi_dataset *d, struct rfi_topology *t)
 {
     uint32_t files = rfi_dataset_n_files(d), looks = (uint32_t)rfi_min(files, FILES_LOOKED_AT), node = RFI_NODE_UNKNOWN;
@@ -125,7 +124,7 @@ static int most(const int *nodes, uint32_t n)
     return best;
 }
 
-/* Looks at one arena. Returns how many pages are elsewhere, *ret_node where most of them are; -errno: not told. */
+/* Looks at one arena. Returns how many pages are elsewhere, *ret_most where most of them are; -errno: not told. */
 static int look(struct rfi_coordinator *c, uint32_t ring, uint32_t arena, int *ret_most)
 {
     const struct rfi_config_shared *f = &c->run.config;
@@ -147,6 +146,18 @@ static int look(struct rfi_coordinator *c, uint32_t ring, uint32_t arena, int *r
     return (int)(checked - right);
 }
 
+/* At birth, when nobody else has the arena: a node full of page cache gives way, which it does not for a mere wish. */
+static int look_and_move(struct rfi_coordinator *c, uint32_t ring, int *ret_most)
+{
+    const struct rfi_config_shared *f = &c->run.config;
+    int rc = look(c, ring, ring, ret_most);
+    if (rc <= 0 || !c->bound)
+        return rc;
+    rfi_topology_move_memory(&c->topology, c->run.segment.data + rfi_run_arena_offset(f, ring), f->arena_stride,
+                             c->placement.rank_node[ring]);
+    return look(c, ring, ring, ret_most);
+}
+
 static void say_elsewhere(const struct rfi_coordinator *c, uint32_t ring, int elsewhere, int where, uint32_t others)
 {
     const struct rfi_rank_shared *rank = &c->run.ranks[ring];
@@ -155,7 +166,7 @@ static void say_elsewhere(const struct rfi_coordinator *c, uint32_t ring, int el
         snprintf(more, sizeof more, ", and so it is with %u more rings", others);
     rfi_log(RFI_LOG_WARNING,
             "NUMA: of %u pages of rank %u's ring %d are not on node %d, most are on node %d%s. Node %d is full: free "
-            "memory there (numactl -H shows it; the page cache counts), or lower --prefetch or --cache-bytes",
+            "memory there (numactl -H shows it), or lower --prefetch or --ring-bytes",
             atomic_load_explicit(&rank->pages_checked, memory_order_relaxed), c->run.rings[ring].rank, elsewhere,
             rank->node, where, more, rank->node);
 }
@@ -177,23 +188,22 @@ static void store_held(struct rfi_coordinator *c, struct rfi_pages_held *held)
         }
 }
 
-/* Rings [first, first + n) in arenas [arena, arena + n), which are there. */
-static void check(struct rfi_coordinator *c, uint32_t first, uint32_t n, uint32_t arena)
+void rfi_where_check(struct rfi_coordinator *c)
 {
-    struct rfi_pages_held *held = calloc(c->run.config.ranks, sizeof *held);
-    uint32_t wrong = 0, worst = first;
-    int worst_elsewhere = 0, worst_most = -1, rc = 0;
-    for (uint32_t k = 0; k < n && rc >= 0; k++) {
-        int where = -1;
-        rc = look(c, first + k, arena + k, &where);
+    uint32_t ranks = c->run.config.ranks, wrong = 0, worst = 0;
+    struct rfi_pages_held *held = calloc(ranks, sizeof *held);
+    int elsewhere = 0, where = -1, rc = 0;
+    for (uint32_t i = 0; i < ranks && rc >= 0; i++) {
+        int now = -1;
+        rc = look_and_move(c, i, &now);
         wrong += rc > 0;
-        if (rc > worst_elsewhere) {
-            worst = first + k;
-            worst_elsewhere = rc;
-            worst_most = where;
+        if (rc > elsewhere) {
+            worst = i;
+            elsewhere = rc;
+            where = now;
         }
         if (held)
-            hold(c, held, first + k, arena + k);
+            hold(c, held, i, i);
     }
     if (held)
         store_held(c, held);
@@ -205,15 +215,19 @@ static void check(struct rfi_coordinator *c, uint32_t first, uint32_t n, uint32_
             "in the container's seccomp profile",
             strerror(-rc));
     else if (wrong && c->bound)
-        say_elsewhere(c, worst, worst_elsewhere, worst_most, wrong - 1);
+        say_elsewhere(c, worst, elsewhere, where, wrong - 1);
 }
 
-void rfi_where_check(struct rfi_coordinator *c)
-{
-    check(c, 0, c->run.config.ranks, 0);
-}
-
+/* A ring that has moved to another arena. */
 void rfi_where_check_ring(struct rfi_coordinator *c, uint32_t ring, uint32_t arena)
 {
-    check(c, ring, 1, arena);
+    struct rfi_pages_held *held = calloc(c->run.config.ranks, sizeof *held);
+    int where = -1, elsewhere = look(c, ring, arena, &where);
+    if (elsewhere > 0 && c->bound)
+        say_elsewhere(c, ring, elsewhere, where, 0);
+    if (held) {
+        hold(c, held, ring, arena);
+        store_held(c, held);
+    }
+    free(held);
 }

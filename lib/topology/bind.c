@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NODE_WORD = 8 * sizeof(unsigned long), NODE_WORDS = 64 };
+enum { NODE_WORD = 8 * sizeof(unsigned long), NODE_WORDS = 64, PAGE = 4096 };
 
 static int set_affinity(const cpu_set_t *set, size_t bytes)
 {
@@ -103,6 +103,27 @@ int rfi_topology_interleave_memory(const struct rfi_topology *t, void *addr, siz
 int rfi_topology_nodes_of_pages(void **pages, uint32_t n, int *ret_nodes)
 {
     return move_pages(0, n, pages, NULL, ret_nodes, 0) == 0 ? 0 : -errno;
+}
+
+/* The kernel takes the new page from that node or not at all, and kills nobody for it. Where one finds no room, the rest
+ * is not tried. */
+void rfi_topology_move_memory(const struct rfi_topology *t, void *addr, size_t bytes, uint32_t node)
+{
+    enum { AT_ONCE = 512 };
+    void *pages[AT_ONCE];
+    int nodes[AT_ONCE], status[AT_ONCE];
+    for (size_t done = 0; done < bytes;) {
+        unsigned long n = 0;
+        for (; n < AT_ONCE && done < bytes; done += PAGE) {
+            pages[n] = (unsigned char *)addr + done;
+            nodes[n++] = t->nodes[node].os_node;
+        }
+        if (move_pages(0, n, pages, nodes, status, MPOL_MF_MOVE) < 0)
+            return;
+        for (unsigned long i = 0; i < n; i++)
+            if (status[i] != nodes[i])
+                return;
+    }
 }
 
 int rfi_topology_current_node(void)

@@ -23,7 +23,7 @@ struct options {
     uint32_t workers, queue_depth, spares, replication;
     uint64_t prefetch, prefetch_samples, ring_bytes, cache_bytes;
     int engine, direct;
-    const char *topology;
+    const char *topology, *disk;
     bool json;
 };
 
@@ -135,16 +135,64 @@ static void emit_nodes(struct cli_emit *e, const struct rfi_topology *t)
     cli_emit_close(e);
 }
 
+/* "0-3,8-11": the CPUs of a node that this process may use, in their order. */
+static void cpus_of(const struct rfi_topology *t, uint32_t node, char *buf, size_t cap)
+{
+    int first = -1, last = -2;
+    size_t n = 0;
+    buf[0] = 0;
+    for (int cpu = 0; cpu <= RFI_MAX_CPUS && n < cap; cpu++) {
+        bool here = false;
+        for (uint32_t c = 0; c < t->n_cpus && !here; c++)
+            here = t->cpus[c].os_cpu == cpu && t->cpus[c].node == node;
+        if (here && last != cpu - 1)
+            first = cpu;
+        if (here)
+            last = cpu;
+        else if (last == cpu - 1 && first == last)
+            n += (size_t)snprintf(buf + n, cap - n, "%s%d", n ? "," : "", first);
+        else if (last == cpu - 1)
+            n += (size_t)snprintf(buf + n, cap - n, "%s%d-%d", n ? "," : "", first, last);
+    }
+}
+
+/* As the firmware counts: 10 is the same node. Unknown where it is silent, or where the disk is. */
+static void emit_distance(struct cli_emit *e, const struct plan *p, uint32_t node)
+{
+    const struct rfi_topology *t = &p->topology;
+    uint32_t distance = t->data.known ? t->distance[node][t->data.node] : 0;
+    if (t->data.known && node == t->data.node && distance == 0)
+        distance = 10;
+    if (distance)
+        cli_emit_u64(e, "disk_distance", distance);
+    else
+        cli_emit_null(e, "disk_distance");
+}
+
+static void emit_place(struct cli_emit *e, const struct plan *p, uint32_t i)
+{
+    const struct rfi_topology *t = &p->topology;
+    int gpu = p->placement.rank_gpu[i];
+    char cpus[1024];
+    cli_emit_i64(e, "node", os_node(p, p->placement.rank_node[i]));
+    cli_emit_str(e, "gpu", gpu < 0 ? NULL : t->gpus[gpu].name);
+    if (gpu >= 0 && t->gpus[gpu].node != RFI_NODE_UNKNOWN)
+        cli_emit_i64(e, "gpu_node", os_node(p, t->gpus[gpu].node));
+    else
+        cli_emit_null(e, "gpu_node");
+    cpus_of(t, p->placement.rank_node[i], cpus, sizeof cpus);
+    cli_emit_str(e, "cpus", cpus);
+    emit_distance(e, p, p->placement.rank_node[i]);
+}
+
 static void emit_ranks(struct cli_emit *e, const struct plan *p)
 {
     const struct rfi_config_shared *c = &p->serve.config;
     cli_emit_array(e, "ranks");
     for (uint32_t i = 0; i < c->ranks; i++) {
-        int gpu = p->placement.rank_gpu[i];
         cli_emit_object(e, NULL);
         cli_emit_u64(e, "rank", c->first_rank + i);
-        cli_emit_i64(e, "node", os_node(p, p->placement.rank_node[i]));
-        cli_emit_str(e, "gpu", gpu < 0 ? NULL : p->topology.gpus[gpu].name);
+        emit_place(e, p, i);
         cli_emit_u64(e, "samples", rfi_order_rank_samples(p->serve.order, c->first_rank + i));
         cli_emit_u64(e, "batches", rfi_order_len(p->serve.order, c->first_rank + i));
         if (c->replication > 1) {
@@ -207,6 +255,7 @@ static int emit(const struct plan *p)
     emit_reading(&e, &p->serve);
     emit_mixing(&e, p);
     cli_emit_bool(&e, "topology_known", !p->topology.flat);
+    cli_emit_str(&e, "dataset_disk", p->topology.data.disk[0] ? p->topology.data.disk : NULL);
     emit_nodes(&e, &p->topology);
     emit_ranks(&e, p);
     emit_workers(&e, p);
@@ -218,6 +267,24 @@ static int emit(const struct plan *p)
 static uint64_t prefetch_of(const struct options *o)
 {
     return o->prefetch_samples ? rfi_div_up(o->prefetch_samples, o->order.o.batch) : o->prefetch;
+}
+
+/* Of another machine only the user knows on which disk the dataset will be. */
+static int find_disk(struct plan *p, const struct rfi_dataset *d, struct rfi_error *err)
+{
+    struct rfi_topology *t = &p->topology;
+    bool there = false;
+    if (!p->o->disk && !p->o->topology)
+        rfi_where_is_data(d, t);
+    if (!p->o->disk)
+        return 0;
+    rfi_topology_set_data(t, p->o->disk);
+    for (uint32_t i = 0; i < t->n_disks; i++)
+        there |= strcmp(t->disks[i].name, p->o->disk) == 0;
+    if (there)
+        return 0;
+    return rfi_fail(err, EINVAL, "plan: --disk %s: the machine has no disk of this name. See `disks` without it",
+                    p->o->disk);
 }
 
 /* 0 or a negative errno with the text in err. */
@@ -242,6 +309,8 @@ static int decide(struct plan *p, rf_dataset *d, struct rfi_error *err)
                                       .direct = (rf_switch)o->direct};
     rf_dataset_get_info(d, &p->dataset);
     int rc = rfi_topology_load(o->topology, NULL, &p->topology, err);
+    if (rc == 0)
+        rc = find_disk(p, rfi_dataset_of(d), err);
     if (rc == 0)
         rc = rfi_serve_plan(&serve, &p->topology, &p->serve, err);
     if (rc == 0)
@@ -318,6 +387,8 @@ int verb_plan(int argc, char **argv)
          .help = "O_DIRECT (default auto: for data that memory does not hold)"},
         {"topology", CLI_STRING, &o.topology, .metavar = "FILE",
          .help = "plan for the machine in this lstopo XML file (default: this one)"},
+        {"disk", CLI_STRING, &o.disk, .metavar = "NAME",
+         .help = "the disk that holds the dataset, as lstopo names it (default: looked up, on this machine)"},
         {"json", CLI_FLAG, &o.json, .help = "one JSON object"},
         {0},
     };
