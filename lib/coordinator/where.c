@@ -150,11 +150,14 @@ static int look(struct rfi_coordinator *c, uint32_t ring, uint32_t arena, int *r
 static int look_and_move(struct rfi_coordinator *c, uint32_t ring, int *ret_most)
 {
     const struct rfi_config_shared *f = &c->run.config;
+    struct rfi_error why;
     int rc = look(c, ring, ring, ret_most);
     if (rc <= 0 || !c->bound)
         return rc;
     rfi_topology_move_memory(&c->topology, c->run.segment.data + rfi_run_arena_offset(f, ring), f->arena_stride,
                              c->placement.rank_node[ring]);
+    (void)rfi_segment_populate(&c->run.segment, rfi_run_arena_offset(f, ring), f->arena_stride, &why); /* one that could
+                         not be moved is not lost, but may not be mapped any more */
     return look(c, ring, ring, ret_most);
 }
 

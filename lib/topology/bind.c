@@ -6,8 +6,9 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { NODE_WORD = 8 * sizeof(unsigned long), NODE_WORDS = 64, PAGE = 4096 };
+enum { NODE_WORD = 8 * sizeof(unsigned long), NODE_WORDS = 64, PAGE = 4096, MOVED_AT_ONCE = 2 << 20, ROOM = 32 << 20 };
 
 static int set_affinity(const cpu_set_t *set, size_t bytes)
 {
@@ -105,24 +106,48 @@ int rfi_topology_nodes_of_pages(void **pages, uint32_t n, int *ret_nodes)
     return move_pages(0, n, pages, NULL, ret_nodes, 0) == 0 ? 0 : -errno;
 }
 
-/* The kernel takes the new page from that node or not at all, and kills nobody for it. Where one finds no room, the rest
- * is not tried. */
+/* Moves at most MOVED_AT_ONCE bytes. The kernel takes new pages from that node or not at all, and kills nobody for it.
+ * False: not all of them are there now. That is asked afterwards: of a huge page the first answer is of its parts. */
+static bool move_some(unsigned char *addr, size_t bytes, int os_node)
+{
+    void *pages[MOVED_AT_ONCE / PAGE];
+    int nodes[MOVED_AT_ONCE / PAGE], status[MOVED_AT_ONCE / PAGE];
+    unsigned long n = 0;
+    for (size_t at = 0; at < bytes; at += PAGE) {
+        pages[n] = addr + at;
+        nodes[n++] = os_node;
+    }
+    if (move_pages(0, n, pages, nodes, status, MPOL_MF_MOVE) < 0 || move_pages(0, n, pages, NULL, status, 0) < 0)
+        return false;
+    for (unsigned long i = 0; i < n; i++)
+        if (status[i] != os_node)
+            return false;
+    return true;
+}
+
+/* For a huge page the kernel does not throw page cache out, for small ones it does: some are moved there, and given back. */
+static bool make_room(int os_node)
+{
+    unsigned char *p = mmap(NULL, ROOM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    bool ok = p != MAP_FAILED;
+    if (!ok)
+        return false;
+    madvise(p, ROOM, MADV_NOHUGEPAGE);
+    memset(p, 1, ROOM);
+    for (size_t at = 0; at < ROOM && ok; at += MOVED_AT_ONCE)
+        ok = move_some(p + at, MOVED_AT_ONCE, os_node);
+    munmap(p, ROOM);
+    return ok;
+}
+
 void rfi_topology_move_memory(const struct rfi_topology *t, void *addr, size_t bytes, uint32_t node)
 {
-    enum { AT_ONCE = 512 };
-    void *pages[AT_ONCE];
-    int nodes[AT_ONCE], status[AT_ONCE];
-    for (size_t done = 0; done < bytes;) {
-        unsigned long n = 0;
-        for (; n < AT_ONCE && done < bytes; done += PAGE) {
-            pages[n] = (unsigned char *)addr + done;
-            nodes[n++] = t->nodes[node].os_node;
-        }
-        if (move_pages(0, n, pages, nodes, status, MPOL_MF_MOVE) < 0)
+    int os_node = t->nodes[node].os_node;
+    for (size_t at = 0; at < bytes; at += MOVED_AT_ONCE) {
+        size_t some = bytes - at < MOVED_AT_ONCE ? bytes - at : MOVED_AT_ONCE;
+        if (!move_some((unsigned char *)addr + at, some, os_node) &&
+            !(make_room(os_node) && move_some((unsigned char *)addr + at, some, os_node)))
             return;
-        for (unsigned long i = 0; i < n; i++)
-            if (status[i] != nodes[i])
-                return;
     }
 }
 

@@ -68,8 +68,42 @@ static void load_gpus(hwloc_topology_t h, struct rfi_topology *t)
         snprintf(t->gpus[i].name, sizeof t->gpus[i].name, "%04x:%02x:%02x.%x", (unsigned)a->domain, a->bus, a->dev,
                  a->func);
         t->gpus[i].node = locality(h, t, found[i]);
+        t->gpus[i].vendor = a->vendor_id;
     }
     t->n_gpus = n;
+}
+
+/* "2,3": the numbers of one vendor's GPUs in PCI order, as its runtime counts them. Names of other kinds (UUIDs, parts of
+ * GPUs) cannot be looked up here: a list that has one says nothing. */
+static void see(struct rfi_topology *t, const char *list, uint32_t vendor)
+{
+    uint32_t of_vendor[DEVICES_MAX], n = 0;
+    for (uint32_t g = 0; g < t->n_gpus; g++)
+        if (t->gpus[g].vendor == vendor)
+            of_vendor[n++] = g;
+    while (*list) {
+        char *end;
+        unsigned long k = strtoul(list, &end, 10);
+        if (end == list || (*end && *end != ',') || k >= n || t->n_visible == DEVICES_MAX) {
+            t->n_visible = 0;
+            return;
+        }
+        t->visible[t->n_visible++] = of_vendor[k];
+        list = *end ? end + 1 : end;
+    }
+}
+
+static void load_visible(struct rfi_topology *t)
+{
+    static const struct {
+        const char *name;
+        uint32_t vendor;
+    } lists[] = {{"CUDA_VISIBLE_DEVICES", VENDOR_NVIDIA},
+                 {"ROCR_VISIBLE_DEVICES", VENDOR_AMD},
+                 {"HIP_VISIBLE_DEVICES", VENDOR_AMD}};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists && t->this_system && t->n_visible == 0; i++)
+        if (getenv(lists[i].name))
+            see(t, getenv(lists[i].name), lists[i].vendor);
 }
 
 static void load_disks(hwloc_topology_t h, struct rfi_topology *t)
@@ -86,5 +120,6 @@ static void load_disks(hwloc_topology_t h, struct rfi_topology *t)
 void rfi_topology_load_devices(hwloc_topology_t h, struct rfi_topology *t)
 {
     load_gpus(h, t);
+    load_visible(t);
     load_disks(h, t);
 }

@@ -57,10 +57,11 @@ static void place_ranks(const struct rfi_topology *t, uint32_t ranks, struct rfi
     if (t->data.known && ranks > 0)
         n = nearest_to_data(t, nodes, n, ranks);
     for (uint32_t r = 0; r < ranks; r++) {
-        p->rank_gpu[r] = ranks <= t->n_gpus ? (int)r : -1;
+        int gpu = ranks <= t->n_visible ? (int)t->visible[r] : ranks <= t->n_gpus ? (int)r : -1;
+        p->rank_gpu[r] = gpu;
         p->rank_node[r] = nodes[(uint64_t)r * n / ranks];
-        if (p->rank_gpu[r] >= 0 && t->gpus[r].node != RFI_NODE_UNKNOWN)
-            p->rank_node[r] = t->gpus[r].node;
+        if (gpu >= 0 && t->gpus[gpu].node != RFI_NODE_UNKNOWN)
+            p->rank_node[r] = t->gpus[gpu].node;
         p->rank_node[r] = rfi_topology_home(t, p->rank_node[r]);
     }
 }

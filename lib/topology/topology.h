@@ -38,7 +38,10 @@ struct rfi_topology {
     struct {
         char name[32]; /* PCI address */
         uint32_t node; /* or RFI_NODE_UNKNOWN */
+        uint32_t vendor; /* PCI number */
     } gpus[64];
+    uint32_t n_visible; /* of them in the order that the environment gives; 0: it says nothing */
+    uint32_t visible[64];
     uint32_t n_disks;
     struct {
         char name[32];
@@ -77,7 +80,8 @@ struct rfi_placement {
     int *worker_cpu; /* [workers] os_cpu, distinct physical cores first, or -1: not pinned (more workers than CPUs) */
 };
 
-/* Pure. The server's i-th rank has the i-th GPU in PCI order. */
+/* Pure. The server's i-th rank has the i-th visible GPU where the environment names as many as there are ranks, else the
+ * i-th in PCI order. */
 int rfi_placement_plan(const struct rfi_topology *t, uint32_t ranks, uint32_t workers, struct rfi_placement *ret,
                        struct rfi_error *err);
 void rfi_placement_fini(struct rfi_placement *p);

@@ -36,6 +36,10 @@ scene() {
     # shellcheck disable=SC2086
     ringfeed serve /data/samples.bin --name s $order --epochs 0 --heartbeat-ms 20000 "$@" >"$at/serve.out" 2>"$at/serve.err" &
     server=$!
+    read -r began _ </proc/uptime
+    until grep -q ready "$at/serve.out"; do usleep 20000; done
+    read -r ready _ </proc/uptime
+    echo "$began $ready" >"$at/uptime"
     trainers=
     for r in $(seq 0 $((ranks - 1))); do
         ringfeed attach s --rank "$r" --limit "$((${samples:-2048} / ranks / ${batch:-16}))" --check --ids "$at/ids.$r" --timeout-ms 60000 \
