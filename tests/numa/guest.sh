@@ -52,7 +52,9 @@ scene() {
     done
     ringfeed stat s --json >"$at/stat.json" 2>"$at/stat.err"
     describe "$server" "$at/server"
-    for child in $(cat "/proc/$server/task/$server/children"); do describe "$child" "$at/worker.$child"; done
+    tr ' ' '\n' <"/proc/$server/task/$server/children" | while read -r child; do
+        [ -z "$child" ] || describe "$child" "$at/worker.$child"
+    done
     kill "$server"
     wait "$server"
     echo "$?" >"$at/serve.status"

@@ -61,7 +61,7 @@ def make_initramfs(directory, command):
 def make_disks(directory, files):
     """The dataset's file system, and an empty disk for what the guest has to say."""
     data, facts = directory / "data.img", directory / "facts.img"
-    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", files, data, "64M"], check=True)
+    subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext4", "-d", files, data, "64M"], check=True)
     with open(facts, "wb") as f:
         f.truncate(64 << 20)
     return data, facts

@@ -11,6 +11,8 @@ build_packages=(gcc libc6-dev meson ninja-build pkg-config liburing-dev libhwloc
 # shellcheck disable=SC2034
 test_packages=(g++ clang clang-format libclang-rt-14-dev libcriterion-dev libfuse3-dev fuse3 binutils python3-numpy
     python3-pytest shellcheck spin groff-base valgrind)
+# shellcheck disable=SC2034
+numa_packages=(qemu-system-x86 busybox-static cpio e2fsprogs) # tools/test numa only
 
 missing_packages() {
     local package status
