@@ -64,16 +64,16 @@ int rfi_pages_populate(int fd, unsigned char *map, uint64_t offset, uint64_t byt
     return rc ? -1 : 0;
 }
 
-/* A mapping of the kernel's list may hold several ranges: each gets its part by length. */
+/* A mapping of the kernel's list may hold several ranges, and memory that nobody has touched yet: the share of huge pages in
+ * what is there counts for each. */
 static void add_mapping(struct rfi_pages_held *r, uint32_t n, uint64_t from, uint64_t to, uint64_t bytes, uint64_t huge)
 {
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < n && bytes; i++) {
         uint64_t low = rfi_max(from, r[i].from), high = rfi_min(to, r[i].to);
         if (low >= high)
             continue;
-        double part = (double)(high - low) / (double)(to - from);
-        r[i].bytes += (uint64_t)((double)bytes * part);
-        r[i].huge_bytes += (uint64_t)((double)huge * part);
+        r[i].bytes += high - low;
+        r[i].huge_bytes += (uint64_t)((double)(high - low) * ((double)rfi_min(huge, bytes) / (double)bytes));
     }
 }
 

@@ -11,10 +11,10 @@ unsigned char *rfi_pages_map(int fd, uint64_t bytes, int prot);
  * where whole ones fit and the kernel has them. 0, or -1 with errno when there is no room. May be asked again. */
 int rfi_pages_populate(int fd, unsigned char *map, uint64_t offset, uint64_t bytes);
 
-/* What is mapped at [from, to) of this process: bytes that are there, and of these in huge pages. False where the kernel
- * does not say (/proc). */
+/* Ranges of this process's shared memory that are there, and how much of each is in huge pages. */
 struct rfi_pages_held {
     uint64_t from, to; /* addresses: set by the caller */
     uint64_t bytes, huge_bytes;
 };
+/* False where the kernel does not say (/proc). One pass over the process's mappings, whatever n. */
 bool rfi_pages_held(struct rfi_pages_held *ranges, uint32_t n);

@@ -59,7 +59,6 @@ bool rfi_topology_set_data(struct rfi_topology *t, const char *disk)
     return false;
 }
 
-/* `path`: a device's folder in /sys. */
 static uint32_t follow(const char *path, char (*names)[32], uint32_t most, unsigned depth)
 {
     char real[PATH_MAX], below[PATH_MAX + 300];
@@ -88,5 +87,10 @@ uint32_t rfi_topology_disks_of(uint64_t device, char (*names)[32], uint32_t most
 {
     char path[64];
     snprintf(path, sizeof path, "/sys/dev/block/%u:%u", major(device), minor(device));
-    return follow(path, names, most, STACKED_MOST);
+    return rfi_topology_disks_below(path, names, most);
+}
+
+uint32_t rfi_topology_disks_below(const char *folder, char (*names)[32], uint32_t most)
+{
+    return follow(folder, names, most, STACKED_MOST);
 }

@@ -72,6 +72,7 @@ bool rfi_topology_set_data(struct rfi_topology *t, const char *disk);
 /* Names of the disks under a device (st_dev) of this machine: partitions, RAID and device mapper are followed down.
  * Returns how many, at most `most`; 0 for what is no disk (tmpfs, network, overlay). */
 uint32_t rfi_topology_disks_of(uint64_t device, char (*names)[32], uint32_t most);
+uint32_t rfi_topology_disks_below(const char *folder, char (*names)[32], uint32_t most); /* a device's folder in /sys */
 
 struct rfi_placement {
     uint32_t *rank_node; /* [ranks] index into nodes, where the ring's memory is: see placement.c */

@@ -8,9 +8,7 @@ mkdir -p "$dir"
 kernel() { find "$dir" -path '*/boot/vmlinuz-*' | sort | tail -n 1; }
 
 if [ -z "$(kernel)" ]; then
-    [ "$(uname -m)" = x86_64 ] || { echo "numa: the emulated machine is an x86-64 one, and its kernel has this command's libraries" >&2; exit 1; }
-    rm -rf "$dir"
-    mkdir -p "$dir"
+    [ "$(uname -m)" = x86_64 ] || { echo "numa: the emulated machine is an x86-64 one, this is none" >&2; exit 1; }
     cd "$dir"
     package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ { print $2; exit }')
     [ -n "$package" ] || { echo "numa: apt knows no linux-image-cloud-amd64. Run apt-get update" >&2; exit 1; }

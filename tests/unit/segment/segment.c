@@ -1,6 +1,7 @@
 /* Birth, ownership, attaching and removal of a run's two objects; a hostile header. */
 #include "segment/segment.h"
 
+#include "segment/pages.h"
 #include "segment/room.h"
 
 #include <criterion/criterion.h>
@@ -296,6 +297,16 @@ Test(segment, the_payload_has_huge_pages_where_the_kernel_makes_them)
     const char *name = name_of("huge-run");
     cr_assert_eq(rfi_segment_create(name, requests, N, PAYLOAD, SIGNATURE, NULL, NULL, &s, &err), 0, "%s", err.text);
     cr_assert_eq(huge_bytes(s.data), PAYLOAD);
+    uint64_t data = (uintptr_t)s.data, control = (uintptr_t)s.control;
+    struct rfi_pages_held held[] = {{.from = data, .to = data + PAYLOAD},
+                                    {.from = data + (2 << 20), .to = data + (3 << 20)},
+                                    {.from = control, .to = control + s.control_bytes}};
+    cr_assert(rfi_pages_held(held, 3));
+    for (int i = 0; i < 2; i++) { /* the header's small page is in the same mapping */
+        cr_assert_eq(held[i].bytes, held[i].to - held[i].from);
+        cr_assert(held[i].huge_bytes <= held[i].bytes && held[i].huge_bytes > held[i].bytes / 1000 * 998);
+    }
+    cr_assert(held[2].bytes == s.control_bytes && held[2].huge_bytes == huge_bytes(s.control));
     rfi_segment_ready(&s);
     cr_assert_eq(rfi_segment_attach(name, SIGNATURE, true, &reader, &err), 0, "%s", err.text);
     for (size_t at = 0; at < PAYLOAD; at += 1 << 20)
@@ -304,6 +315,20 @@ Test(segment, the_payload_has_huge_pages_where_the_kernel_makes_them)
     cr_assert_eq(huge_bytes(reader.data), PAYLOAD);
     rfi_segment_detach(&reader);
     rfi_segment_destroy(&s);
+}
+
+Test(segment, small_pages_are_not_taken_for_huge_ones)
+{
+    enum { BYTES = 1 << 20 };
+    unsigned char *p = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    cr_assert_neq(p, MAP_FAILED);
+    uint64_t at = (uintptr_t)p;
+    struct rfi_pages_held untouched = {.from = at, .to = at + BYTES}, touched = untouched;
+    cr_assert(rfi_pages_held(&untouched, 1));
+    cr_assert(untouched.bytes == 0 && untouched.huge_bytes == 0);
+    memset(p, 1, BYTES);
+    cr_assert(rfi_pages_held(&touched, 1));
+    cr_assert(touched.bytes == BYTES && touched.huge_bytes == huge_bytes(p));
 }
 
 static uint64_t next_random(uint64_t *x)
