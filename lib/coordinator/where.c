@@ -46,22 +46,36 @@ static bool wanted(const struct rfi_coordinator *c)
     return c->o->numa != RF_OFF && rfi_topology_homes(&c->topology) > 1;
 }
 
-/* A GPU whose node has no memory for us: said, because the ring is farther from it than it could be. */
+/* The rank's GPU is on a node that has no memory for us, and there is one that has. */
+static bool is_away(const struct rfi_coordinator *c, uint32_t ring)
+{
+    const struct rfi_topology *t = &c->topology;
+    int gpu = c->placement.rank_gpu[ring];
+    uint32_t node = gpu < 0 ? RFI_NODE_UNKNOWN : t->gpus[gpu].node;
+    return node != RFI_NODE_UNKNOWN && rfi_topology_home(t, node) != node;
+}
+
 static void say_who_is_away(const struct rfi_coordinator *c)
 {
     const struct rfi_topology *t = &c->topology;
+    uint32_t first = UINT32_MAX, others = 0;
+    char more[48] = "";
     for (uint32_t i = 0; i < c->plan.config.ranks; i++) {
-        int gpu = c->placement.rank_gpu[i];
-        uint32_t node = gpu < 0 ? RFI_NODE_UNKNOWN : t->gpus[gpu].node;
-        if (node == RFI_NODE_UNKNOWN || !t->nodes[node].no_memory || rfi_topology_home(t, node) == node)
+        if (!is_away(c, i))
             continue;
-        rfi_log(RFI_LOG_WARNING,
-                "NUMA: the GPU of rank %u is on node %d, where there is no memory for this process: its ring is on "
-                "node %d, the nearest that has some. If node %d has memory, allow it (cpuset.mems of this container)",
-                c->plan.config.first_rank + i, t->nodes[node].os_node, t->nodes[c->placement.rank_node[i]].os_node,
-                t->nodes[node].os_node);
-        return;
+        others += first != UINT32_MAX;
+        first = first == UINT32_MAX ? i : first;
     }
+    if (first == UINT32_MAX)
+        return;
+    if (others)
+        snprintf(more, sizeof more, " (%u more ranks are in such a place)", others);
+    int node = t->nodes[t->gpus[c->placement.rank_gpu[first]].node].os_node;
+    rfi_log(
+        RFI_LOG_WARNING,
+        "NUMA: the GPU of rank %u is on node %d, where there is no memory for this process: its ring is on node %d, "
+        "the nearest that has some%s. If node %d has memory, allow it (cpuset.mems of this container)",
+        c->plan.config.first_rank + first, node, t->nodes[c->placement.rank_node[first]].os_node, more, node);
 }
 
 void rfi_where_bind(struct rfi_coordinator *c, unsigned char *data)
@@ -205,9 +219,9 @@ void rfi_where_check(struct rfi_coordinator *c)
             elsewhere = rc;
             where = now;
         }
-        if (held)
-            hold(c, held, i, i);
     }
+    for (uint32_t i = 0; held && i < ranks; i++)
+        hold(c, held, i, i);
     if (held)
         store_held(c, held);
     free(held);
