@@ -288,10 +288,8 @@ static int make_queues(struct rfi_coordinator *c)
             return rfi_fail(c->err, errno, "cannot map %llu bytes of staging: %s. Lower --queue-depth or --workers",
                             (unsigned long long)bytes, strerror(errno));
         c->staging[q] = p;
-        struct rfi_error why = {0};
-        if (c->o->numa != RF_OFF && q < f->workers &&
-            rfi_topology_bind_memory(&c->topology, p, bytes, c->placement.worker_node[q], &why) < 0)
-            rfi_log(RFI_LOG_WARNING, "staging is not bound to NUMA nodes: %s", why.text);
+        if (q < f->workers)
+            rfi_where_bind_staging(c, q, p, bytes);
     }
     struct rfi_config_shared *shared = rfi_segment_region(&c->run.segment, RFI_R_CONFIG);
     f->engine = shared->engine = queue;

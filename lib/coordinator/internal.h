@@ -188,6 +188,7 @@ int rfi_mirrors_check(const struct rfi_dataset *d, const char *const *folders, u
 /* where.c: the nodes that memory is wanted on, and really is on */
 void rfi_where_bind(struct rfi_coordinator *c, unsigned char *data); /* arenas and cache, before the first touch */
 void rfi_where_bind_arena(struct rfi_coordinator *c, uint32_t ring, uint32_t arena);
+void rfi_where_bind_staging(struct rfi_coordinator *c, uint32_t worker, void *staging, uint64_t bytes);
 void rfi_where_check(struct rfi_coordinator *c); /* every ring's arena, when it is there */
 void rfi_where_check_ring(struct rfi_coordinator *c, uint32_t ring, uint32_t arena);
 

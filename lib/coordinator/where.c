@@ -109,6 +109,16 @@ void rfi_where_bind_arena(struct rfi_coordinator *c, uint32_t ring, uint32_t are
         rfi_log(RFI_LOG_WARNING, "a spare arena is not bound to its NUMA node: %s", why.text);
 }
 
+/* Beside its worker. A failure like that of the arenas is not said again. */
+void rfi_where_bind_staging(struct rfi_coordinator *c, uint32_t worker, void *staging, uint64_t bytes)
+{
+    static int said;
+    struct rfi_error why = {0};
+    uint32_t node = rfi_topology_home(&c->topology, c->placement.worker_node[worker]);
+    if (wanted(c) && rfi_topology_bind_memory(&c->topology, staging, bytes, node, &why) < 0 && c->bound)
+        rfi_log_once(&said, RFI_LOG_WARNING, "staging is not bound to NUMA nodes: %s", why.text);
+}
+
 /* Evenly over the arena, first and last page included. Returns what the kernel said. */
 static int ask(void *arena, uint64_t bytes, int *ret_nodes, uint32_t *ret_n)
 {
