@@ -446,8 +446,7 @@ typedef struct rf_rank_stat {
     /* Pages of the ring whose place was asked of the kernel, and those of them that are on `node`: when the run
      * started, and when the ring moved. 0 checked: the kernel does not say. */
     uint32_t pages_checked, pages_on_node;
-    uint64_t ring_bytes,
-        huge_bytes; /* memory of the ring, and how much of it is in huge pages; ring_bytes 0: not known */
+    uint64_t ring_bytes, huge_bytes; /* its memory, and how much of that is in huge pages; ring_bytes 0: not known */
     uint64_t reserved[2];
 } rf_rank_stat;
 

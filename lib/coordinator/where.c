@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "segment/pages.h"
+#include "segment/room.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -176,12 +177,12 @@ static int look_and_move(struct rfi_coordinator *c, uint32_t ring, int *ret_most
     const struct rfi_config_shared *f = &c->run.config;
     struct rfi_error why;
     int rc = look(c, ring, ring, ret_most);
-    if (rc <= 0 || !c->bound)
+    if (rc <= 0 || !c->bound || rfi_room_check(0, RFI_MOVE_ROOM_BYTES, &why) < 0)
         return rc;
     rfi_topology_move_memory(&c->topology, c->run.segment.data + rfi_run_arena_offset(f, ring), f->arena_stride,
                              c->placement.rank_node[ring]);
-    (void)rfi_segment_populate(&c->run.segment, rfi_run_arena_offset(f, ring), f->arena_stride, &why); /* one that could
-                         not be moved is not lost, but may not be mapped any more */
+    /* What could not be moved is not lost, but may not be mapped any more. */
+    (void)rfi_segment_populate(&c->run.segment, rfi_run_arena_offset(f, ring), f->arena_stride, &why);
     return look(c, ring, ring, ret_most);
 }
 

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { NODE_WORD = 8 * sizeof(unsigned long), NODE_WORDS = 64, PAGE = 4096, MOVED_AT_ONCE = 2 << 20, ROOM = 32 << 20 };
+enum { NODE_WORD = 8 * sizeof(unsigned long), NODE_WORDS = 64, PAGE = 4096, MOVED_AT_ONCE = 2 << 20 };
 
 static int set_affinity(const cpu_set_t *set, size_t bytes)
 {
@@ -128,15 +128,15 @@ static bool move_some(unsigned char *addr, size_t bytes, int os_node)
 /* For a huge page the kernel does not throw page cache out, for small ones it does: some are moved there, and given back. */
 static bool make_room(int os_node)
 {
-    unsigned char *p = mmap(NULL, ROOM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    unsigned char *p = mmap(NULL, RFI_MOVE_ROOM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     bool ok = p != MAP_FAILED;
     if (!ok)
         return false;
-    madvise(p, ROOM, MADV_NOHUGEPAGE);
-    memset(p, 1, ROOM);
-    for (size_t at = 0; at < ROOM && ok; at += MOVED_AT_ONCE)
+    madvise(p, RFI_MOVE_ROOM_BYTES, MADV_NOHUGEPAGE);
+    memset(p, 1, RFI_MOVE_ROOM_BYTES);
+    for (size_t at = 0; at < RFI_MOVE_ROOM_BYTES && ok; at += MOVED_AT_ONCE)
         ok = move_some(p + at, MOVED_AT_ONCE, os_node);
-    munmap(p, ROOM);
+    munmap(p, RFI_MOVE_ROOM_BYTES);
     return ok;
 }
 

@@ -116,7 +116,9 @@ int rfi_topology_interleave_memory(const struct rfi_topology *t, void *addr, siz
 int rfi_topology_nodes_of_pages(void **pages, uint32_t n, int *ret_nodes);
 
 /* Moves pages of this process alone, nothing pinned, to a node (index). Unlike memory that is preferred there, this makes
- * room: the page cache of that node gives way. What cannot be moved stays where it is. */
+ * room: the page cache of that node gives way. What cannot be moved stays where it is. Meanwhile it may need this
+ * much memory: the caller knows that it can be had. */
+enum { RFI_MOVE_ROOM_BYTES = 32 << 20 };
 void rfi_topology_move_memory(const struct rfi_topology *t, void *addr, size_t bytes, uint32_t node);
 
 /* The node (kernel's number) of the CPU that this runs on, or 0. */
