@@ -113,7 +113,7 @@ int cli_order_resolve(struct cli_order_args *a);
 #define CLI_SPARES_CHOSEN UINT64_MAX
 struct cli_serve_args {
     uint64_t workers, prefetch, prefetch_samples, ring_bytes, cache_bytes, queue_depth, heartbeat_ms, max_restarts,
-        spares, replication, hedge_ms;
+        spares, replication, hedge_ms, cpu_budget;
     int engine, direct, pin, numa, on_error;
     struct cli_list mirrors;
     double slow_ratio;

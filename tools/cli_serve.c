@@ -13,7 +13,8 @@ static struct cli_option *add_reading(struct cli_option *at, struct cli_serve_ar
 {
     const struct cli_option table[] = {
         {"workers", CLI_U64, &a->workers, .metavar = "N",
-         .help = "worker processes, at most 64 (default: by cores and ranks)", .max = RFI_MAX_WORKERS},
+         .help = "worker processes, at most 64 (default: by cores and ranks; as many of them read as are of use)",
+         .max = RFI_MAX_WORKERS},
         {"prefetch", CLI_U64, &a->prefetch, .metavar = "BATCHES",
          .help = "batches a ring, at least 2 (default 4, at most 64 MiB a rank)", .max = 4096},
         {"prefetch-samples", CLI_U64, &a->prefetch_samples, .metavar = "N",
@@ -22,8 +23,11 @@ static struct cli_option *add_reading(struct cli_option *at, struct cli_serve_ar
          .help = "arena of each rank (default: from --prefetch)"},
         {"cache-bytes", CLI_BYTES, &a->cache_bytes, .metavar = "BYTES",
          .help = "of the dataset kept in shared memory over the epochs, for all ranks (default 0)"},
-        {"queue-depth", CLI_U64, &a->queue_depth, .metavar = "N", .help = "reads in flight a worker (default 32)",
-         .max = 4096},
+        {"queue-depth", CLI_U64, &a->queue_depth, .metavar = "N",
+         .help = "reads in flight a worker (default: found out while reading, at most 64)", .max = 4096},
+        {"cpu-budget", CLI_U64, &a->cpu_budget, .metavar = "PERCENT",
+         .help = "CPU time for the server, in percent of the cores it may use (default 100: no limit)", .min = 1,
+         .max = 100},
         {"engine", CLI_CHOICE, &a->engine, .choices = engines,
          .help = "how to read (default auto: mapped while the data is in memory, else uring, else pread)"},
         {"direct", CLI_CHOICE, &a->direct, .choices = switches,

@@ -256,7 +256,9 @@ typedef struct rf_server_options {
     uint32_t replication; /* workers that read for a rank, a primary and standbys; 0, 1: any may */
     double slow_ratio; /* slow is who has less than this part of its peers' median throughput; 0: 0.5 */
     uint64_t cache_bytes; /* of the dataset kept in shared memory over the epochs; 0: none */
-    uint64_t reserved[4];
+    uint32_t cpu_budget; /* CPU time for the server, in percent of the cores it may use; 0 and 100: no limit */
+    uint32_t reserved32;
+    uint64_t reserved[3];
 } rf_server_options;
 
 typedef struct rf_server rf_server;
@@ -464,7 +466,10 @@ typedef struct rf_worker_stat {
     double avg_load_time_us; /* claim to publish, per sample */
     uint64_t hedges, hedges_won; /* late reads asked for again; those whose second one came first */
     uint64_t cache_hits; /* samples that came from the resident cache */
-    uint64_t reserved[5];
+    uint32_t queue_depth; /* reads in flight at most, now */
+    int resting; /* nonzero: it claims nothing now: others suffice, or the CPU budget is used up */
+    double latency_us; /* of its reads: the median of late; 0: none was measured */
+    uint64_t reserved[3];
 } rf_worker_stat;
 
 /* A sample that could not be read, and what was decided about it. */
@@ -509,7 +514,9 @@ typedef struct rf_stat {
     uint64_t n_faults;
     uint64_t cache_bytes; /* room of the resident cache */
     uint64_t cached_samples, cached_bytes; /* kept there now */
-    uint64_t reserved[2];
+    double cpu_cores; /* that the server used of late */
+    uint32_t active_workers; /* that read now, but for pauses by the CPU budget */
+    uint32_t cpu_budget; /* percent; 0: no limit */
 } rf_stat;
 
 RF_PUBLIC const char *rf_status_name(rf_status s);

@@ -132,6 +132,8 @@ static void server_args(struct args *a, const rf_server_options *o)
         arg(a, "--ring-bytes=%" PRIu64, o->ring_bytes);
     if (o->cache_bytes)
         arg(a, "--cache-bytes=%" PRIu64, o->cache_bytes);
+    if (o->cpu_budget)
+        arg(a, "--cpu-budget=%" PRIu32, o->cpu_budget);
     if (o->queue_depth)
         arg(a, "--queue-depth=%" PRIu32, o->queue_depth);
     arg(a, "--engine=%s", engines[o->engine]);

@@ -98,6 +98,9 @@ static void read_worker(const struct rfi_run_view *r, uint32_t i, uint64_t now, 
         s->utilization = (double)word(&w->busy_ns) / (double)(beat - started);
     if (s->utilization > 1)
         s->utilization = 1;
+    s->queue_depth = atomic_load_explicit(&r->coordinator->depth, memory_order_relaxed);
+    s->latency_us = (double)word(&w->latency_ns) * 1e-3;
+    s->resting = !(word(&r->coordinator->active) >> i & 1);
     s->hedges = word(&w->hedges);
     s->hedges_won = word(&w->hedges_won);
     s->cache_hits = word(&w->cached);
@@ -217,6 +220,9 @@ static int fill(const struct rfi_run_view *r, rf_stat *s, struct rfi_error *err)
     s->moved = word(&r->coordinator->moved);
     s->spare_queues = atomic_load_explicit(&r->coordinator->spare_queues, memory_order_relaxed);
     s->spare_arenas = atomic_load_explicit(&r->coordinator->spare_arenas, memory_order_relaxed);
+    s->cpu_cores = rate(&r->coordinator->cpu);
+    s->active_workers = (uint32_t)word(&r->coordinator->chosen_workers);
+    s->cpu_budget = c->cpu_budget;
     read_cache(r, s);
     s->retired_queues = atomic_load_explicit(&r->coordinator->retired, memory_order_relaxed);
     s->server_pid = (int)r->coordinator->pid;

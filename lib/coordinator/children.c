@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/failpoint.h"
+#include "base/futex.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -251,7 +252,7 @@ void rfi_child_drained(struct rfi_coordinator *c, uint32_t w)
     struct rfi_child *child = &c->children[w];
     struct rfi_worker_shared *record = &c->run.workers[w];
     bool published = atomic_load_explicit(&record->batches, memory_order_relaxed) != child->batches_at_start;
-    child->deaths_in_row = published ? 1 : child->deaths_in_row + 1;
+    child->deaths_in_row = published || rfi_tune_resting(c, w) ? 1 : child->deaths_in_row + 1;
     if (child->deaths_in_row > c->run.config.max_restarts) {
         give_up(c, w);
         return;
@@ -383,6 +384,8 @@ void rfi_children_stop(struct rfi_coordinator *c)
             c->children[w].drain_fd = -1;
         }
     atomic_store_explicit(&c->run.coordinator->stop, 1, memory_order_release);
+    atomic_fetch_add_explicit(&c->run.coordinator->tuned, 1, memory_order_release);
+    rfi_futex_wake_all(&c->run.coordinator->tuned);
     for (uint32_t n = 0; n < c->run.config.nodes; n++)
         rfi_bell_ring((struct rfi_bell_shared *)rfi_segment_region(&c->run.segment, RFI_R_BELLS) + n);
 }

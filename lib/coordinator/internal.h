@@ -69,6 +69,7 @@ struct rfi_coordinator {
     struct rfi_child *children;
     struct rfi_engine *engine; /* engine.c */
     struct rfi_hang *hang; /* hang.c */
+    struct rfi_tuner *tuner; /* tune.c */
     struct rfi_spares *spares; /* retire.c */
     struct rfi_judge *judge; /* status.c */
     struct rfi_lease *leases;
@@ -136,6 +137,12 @@ void rfi_spares_step(struct rfi_coordinator *c);
 int rfi_engine_open(struct rfi_coordinator *c);
 void rfi_engine_step(struct rfi_coordinator *c);
 void rfi_engine_close(struct rfi_coordinator *c);
+
+/* tune.c: how many workers are active, and the CPU budget */
+int rfi_tune_open(struct rfi_coordinator *c);
+void rfi_tune_step(struct rfi_coordinator *c);
+bool rfi_tune_resting(const struct rfi_coordinator *c, uint32_t worker); /* may not claim now */
+void rfi_tune_close(struct rfi_coordinator *c);
 
 /* hang.c: workers that live and do nothing */
 int rfi_hang_open(struct rfi_coordinator *c);

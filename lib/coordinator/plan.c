@@ -20,7 +20,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-enum { DEFAULT_QUEUE_DEPTH = 32, MOVES_ROOM = 16384, SWEPT_BYTES = 32 << 10 };
+enum { QUEUE_DEPTH = 64, SWEPT_QUEUE_DEPTH = 32, MOVES_ROOM = 16384, SWEPT_BYTES = 32 << 10, PREAD_MOST = 16 };
 
 /* O_DIRECT pays when the page cache cannot hold the data anyway. */
 static bool choose_direct(const struct rfi_serve_options *o, bool possible)
@@ -153,6 +153,14 @@ static void plan_sweeps(const struct rfi_serve_options *o, const struct rfi_orde
         *ring_bytes = rfi_max(*ring_bytes, largest) + 2 * largest;
 }
 
+/* A worker that reads without a queue waits for each read, so there may be more of them than cores: how many are active
+ * is found out while they read. */
+static uint32_t most_workers(const struct rfi_serve_options *o, const struct rfi_topology *t)
+{
+    uint32_t n = rfi_placement_workers(t, o->ranks);
+    return o->engine == RF_ENGINE_PREAD && o->replication <= 1 ? (uint32_t)rfi_max(n, rfi_min(4 * n, PREAD_MOST)) : n;
+}
+
 int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology *t, struct rfi_serve_plan *ret,
                    struct rfi_error *err)
 {
@@ -182,11 +190,14 @@ int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology 
         return rc;
     c->arena_bytes = rfi_align_up(c->arena_bytes, c->align);
     c->depth = (uint32_t)depth;
-    c->workers = o->workers ? o->workers : rfi_placement_workers(t, o->ranks);
+    c->workers = o->workers ? o->workers : most_workers(o, t);
+    c->workers_pinned = o->workers != 0;
+    c->depth_pinned = o->queue_depth != 0;
+    c->cpu_budget = o->cpu_budget;
     c->spares = o->spares != RFI_SPARES_CHOSEN ? o->spares : c->workers < RFI_MAX_WORKERS ? 1 : 0;
     c->queues = c->workers + c->spares;
     c->replication = o->replication ? o->replication : 1;
-    c->queue_depth = o->queue_depth ? o->queue_depth : DEFAULT_QUEUE_DEPTH;
+    c->queue_depth = o->queue_depth ? o->queue_depth : c->sweeps ? SWEPT_QUEUE_DEPTH : QUEUE_DEPTH;
     c->nodes = t->n_nodes;
     c->epochs = o->epochs;
     c->start_epoch = o->start_epoch;

@@ -18,7 +18,8 @@ struct rfi_serve_options {
     const rf_order_options *order;
     uint32_t ranks, first_rank, workers; /* workers 0: chosen */
     uint64_t epochs, start_epoch, prefetch, ring_bytes;
-    uint32_t queue_depth; /* 0: 32 */
+    uint32_t queue_depth; /* 0: chosen while reading */
+    uint32_t cpu_budget; /* percent of the cores that this process may use; 0: no limit */
     rf_engine engine;
     rf_switch direct, pin, numa;
     uint32_t heartbeat_ms, timeout_ms, max_restarts;

@@ -73,7 +73,8 @@ struct rfi_config_shared {
     uint64_t cache_first;
     uint64_t faults_loaded; /* entries that the parent's part of the error log holds */
     char fingerprint[40];
-    char pad1[12];
+    uint32_t depth_pinned, workers_pinned; /* by an option: not tuned */
+    uint32_t cpu_budget; /* percent of the cores; 0: none */
 };
 
 /* Arrays of a slot's descriptor, in this order at descriptor_stride * (ring * depth + slot):
@@ -112,7 +113,11 @@ struct rfi_coordinator_shared {
     _Atomic uint64_t imbalance; /* 1 - slowest / median throughput, double bits */
     _Atomic uint32_t balance_reason; /* enum rfi_balance_reason */
     _Atomic uint32_t reading; /* how workers read now: bits of reader/choose.h */
-    uint64_t pad1[3];
+    _Atomic uint64_t active; /* workers that may claim: bits. The others finish what they have, and rest */
+    _Atomic uint32_t tuned; /* futex word: moves after each change of `active` */
+    _Atomic uint32_t depth; /* reads in flight a worker, at most */
+    _Atomic uint64_t chosen_workers; /* active ones, but for pauses by the CPU budget */
+    _Atomic uint64_t cpu; /* cores that the server used in the last half second, double bits */
     alignas(128) unsigned char owner[64]; /* pthread_mutex_t, robust, process-shared */
     char failure[448]; /* why the run FAILED, for its trainers: written before the state */
 };
@@ -149,7 +154,9 @@ struct rfi_worker_shared {
     _Atomic uint64_t hedges, hedges_won; /* late reads asked for again; those whose second one came first */
     _Atomic uint64_t hot, cold; /* reads that were looked for in the page cache: found there, and not */
     alignas(128) _Atomic uint64_t cached; /* samples that came from the resident cache */
-    uint64_t pad3[15];
+    _Atomic uint64_t latency_ns, lowest_ns; /* of its reads: the median of late, and the lowest; 0: none was measured */
+    _Atomic uint64_t rounds, full_rounds; /* in which reads ended; with (nearly) as many in flight as may be */
+    uint64_t pad3[11];
 };
 _Static_assert(sizeof(struct rfi_worker_shared) == 384, "worker record");
 

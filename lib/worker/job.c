@@ -58,6 +58,9 @@ void rfi_jobs_look(struct rfi_jobs *j)
     /* Relaxed: what the word says is right at any time, only not always best. */
     j->reading = atomic_load_explicit(&j->run->coordinator->reading, memory_order_relaxed);
     j->files.direct = j->reading & RFI_READ_DIRECT;
+    j->depth =
+        (uint32_t)rfi_min(j->reader->depth, atomic_load_explicit(&j->run->coordinator->depth, memory_order_relaxed));
+    j->active = atomic_load_explicit(&j->run->coordinator->active, memory_order_relaxed) >> j->worker & 1;
 }
 
 static struct rfi_job *free_job(struct rfi_jobs *j)
@@ -296,8 +299,10 @@ static bool issue_piece(struct rfi_jobs *j, struct rfi_job *job)
 /* Some places are kept for second reads: else late first ones could take them all. */
 bool rfi_may_issue(const struct rfi_jobs *j)
 {
-    uint32_t depth = j->reader->depth;
-    return j->free_flight != NONE && (!j->hedge_ns || depth < 2 || j->in_flight < depth - rfi_max(1, depth / 4));
+    uint32_t depth = j->depth;
+    if (!j->hedge_ns)
+        return j->free_flight != NONE && j->in_flight < depth;
+    return j->free_flight != NONE && (depth < 2 || j->in_flight < depth - rfi_max(1, depth / 4));
 }
 
 void rfi_jobs_issue(struct rfi_jobs *j)
@@ -422,6 +427,21 @@ static void complete(struct rfi_jobs *j, const struct rfi_completion *c)
     settle_flight(j, c->tag, cut ? ENODATA : 0, cut ? to : f->need_from);
 }
 
+/* One of the reads stands for the latency of all that ended together. */
+static void note_ends(struct rfi_jobs *j, const struct rfi_completion *done)
+{
+    struct rfi_worker_shared *r = j->record;
+    uint64_t now = rfi_now_ns();
+    atomic_store_explicit(&r->completed_ns, now, memory_order_relaxed);
+    rfi_latency_note(&j->latency, now - j->flights[done->tag].asked_ns);
+    j->rounds++;
+    j->full += j->in_flight * 4 >= j->depth * 3;
+    atomic_store_explicit(&r->latency_ns, j->latency.median_ns, memory_order_relaxed);
+    atomic_store_explicit(&r->lowest_ns, j->latency.lowest_ns, memory_order_relaxed);
+    atomic_store_explicit(&r->rounds, j->rounds, memory_order_relaxed);
+    atomic_store_explicit(&r->full_rounds, j->full, memory_order_relaxed);
+}
+
 int rfi_jobs_reap(struct rfi_jobs *j, uint64_t wait_ns)
 {
     struct rfi_completion done[REAP_MOST];
@@ -429,7 +449,7 @@ int rfi_jobs_reap(struct rfi_jobs *j, uint64_t wait_ns)
         rfi_jobs_hedge(j);
     int n = j->reader->ops->reap(j->reader, done, REAP_MOST, wait_ns);
     if (n > 0)
-        atomic_store_explicit(&j->record->completed_ns, rfi_now_ns(), memory_order_relaxed);
+        note_ends(j, done);
     for (int i = 0; i < n; i++)
         complete(j, &done[i]);
     atomic_store_explicit(&j->record->submits, j->reader->submits, memory_order_relaxed);

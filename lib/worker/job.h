@@ -6,6 +6,7 @@
 #include "worker/cache.h"
 #include "worker/content.h"
 #include "worker/files.h"
+#include "worker/latency.h"
 #include "worker/sweep.h"
 #include "worker/worker.h"
 
@@ -105,6 +106,10 @@ struct rfi_jobs {
     struct rfi_flight *flights; /* [queue_depth] */
     uint32_t free_flight; /* chain */
     uint32_t in_flight;
+    uint32_t depth; /* reads in flight at most, in this round */
+    struct rfi_latency latency;
+    uint64_t rounds, full; /* in which reads ended; with (nearly) as many in flight as may be */
+    bool active; /* may claim, by the parent's word of this round */
     struct rfi_resident cache;
     struct rfi_sweep *sweeps; /* [ranks * RFI_SWEEPS]; NULL: samples are read one by one */
     uint32_t n_sweeps; /* begun, ever */

@@ -4,6 +4,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/failpoint.h"
+#include "base/futex.h"
 #include "base/log.h"
 #include "worker/job.h"
 
@@ -97,7 +98,8 @@ static bool feed(struct loop *l)
     uint32_t before = l->jobs.in_flight;
     l->jobs.queued_bytes = 0;
     rfi_jobs_issue(&l->jobs);
-    while (!rfi_jobs_unissued(&l->jobs) && l->jobs.in_flight < l->jobs.reader->depth && l->jobs.used < l->jobs.n_jobs) {
+    while (l->jobs.active && !rfi_jobs_unissued(&l->jobs) && l->jobs.in_flight < l->jobs.depth &&
+           l->jobs.used < l->jobs.n_jobs) {
         if (!claim_one(l))
             break;
         any = true;
@@ -118,6 +120,18 @@ static void sleep_on_bell(struct loop *l)
     uint64_t from = rfi_now_ns();
     if (!stopping(l) && !claim_one(l))
         rfi_bell_wait(l->bell, value, l->idle_wait_ns);
+    l->idle_ns += rfi_now_ns() - from;
+}
+
+/* What we claimed is done, and the parent wants no more of us for now. It changes who is active, then `tuned`. */
+static void rest(struct loop *l)
+{
+    struct rfi_coordinator_shared *c = l->run->coordinator;
+    uint32_t value = atomic_load_explicit(&c->tuned, memory_order_acquire);
+    uint64_t from = rfi_now_ns();
+    rfi_jobs_look(&l->jobs);
+    if (!stopping(l) && !l->jobs.active)
+        rfi_futex_wait(&c->tuned, value, l->idle_wait_ns);
     l->idle_ns += rfi_now_ns() - from;
 }
 
@@ -144,6 +158,8 @@ int rfi_worker_main(const struct rfi_worker_setup *setup, uint32_t worker)
             uint64_t from = rfi_now_ns();
             n = rfi_jobs_reap(&l.jobs, READ_WAIT_NS);
             l.idle_ns += rfi_now_ns() - from;
+        } else if (!l.jobs.active && !l.jobs.used) {
+            rest(&l);
         } else if (!l.jobs.used) {
             sleep_on_bell(&l);
         }

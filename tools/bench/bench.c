@@ -38,6 +38,7 @@ void bench_server_options(const struct bench_args *a, rf_server_options *ret)
     ret->ring_bytes = s->ring_bytes;
     ret->cache_bytes = s->cache_bytes;
     ret->queue_depth = (uint32_t)s->queue_depth;
+    ret->cpu_budget = (uint32_t)s->cpu_budget;
     ret->engine = (rf_engine)s->engine;
     ret->direct = (rf_switch)s->direct;
     ret->pin = s->pin ? RF_OFF : RF_AUTO;

@@ -68,6 +68,9 @@ static void emit_worker(struct cli_emit *e, const rf_worker_stat *w)
     cli_emit_f64(e, "samples_per_s", w->samples_per_s, 1);
     cli_emit_u64(e, "reads", w->reads);
     cli_emit_f64(e, "utilization", w->utilization, 3);
+    cli_emit_bool(e, "resting", w->resting);
+    cli_emit_u64(e, "queue_depth", w->queue_depth);
+    cli_emit_f64(e, "latency_us_p50", w->latency_us, 1);
     cli_emit_u64(e, "hedges", w->hedges);
     cli_emit_u64(e, "hedges_won", w->hedges_won);
     cli_emit_u64(e, "cache_hits", w->cache_hits);
@@ -118,6 +121,9 @@ static int emit(const rf_stat *s, bool json, bool history)
     cli_emit_i64(&e, "pid", s->server_pid);
     cli_emit_f64(&e, "uptime_s", s->uptime_s, 1);
     cli_emit_str(&e, "engine", s->engine);
+    cli_emit_f64(&e, "cpu_cores", s->cpu_cores, 3);
+    cli_emit_u64(&e, "cpu_budget", s->cpu_budget ? s->cpu_budget : 100);
+    cli_emit_u64(&e, "active_workers", s->active_workers);
     cli_emit_bytes(&e, "segment_bytes", s->segment_bytes);
     emit_dataset(&e, s);
     cli_emit_u64(&e, "world_size", s->world_size);
