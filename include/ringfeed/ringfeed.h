@@ -517,6 +517,9 @@ typedef struct rf_stat {
     double cpu_cores; /* that the server used of late */
     uint32_t active_workers; /* that read now, but for pauses by the CPU budget */
     uint32_t cpu_budget; /* percent; 0: no limit */
+    char engine_why[64]; /* what decided between O_DIRECT and the page cache */
+    double direct_us, buffered_us; /* latency of a read, compared while reading; 0: was not */
+    uint64_t reserved[4];
 } rf_stat;
 
 RF_PUBLIC const char *rf_status_name(rf_status s);

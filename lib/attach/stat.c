@@ -2,6 +2,7 @@
 #include "attach/balance.h"
 #include "base/clock.h"
 #include "dataset/dataset.h"
+#include "reader/choose.h"
 #include "run/cache.h"
 #include "run/faults.h"
 #include "run/run.h"
@@ -100,7 +101,7 @@ static void read_worker(const struct rfi_run_view *r, uint32_t i, uint64_t now, 
         s->utilization = 1;
     s->queue_depth = atomic_load_explicit(&r->coordinator->depth, memory_order_relaxed);
     s->latency_us = (double)word(&w->latency_ns) * 1e-3;
-    s->resting = !(word(&r->coordinator->active) >> i & 1);
+    s->resting = word(&r->coordinator->resting) >> i & 1;
     s->hedges = word(&w->hedges);
     s->hedges_won = word(&w->hedges_won);
     s->cache_hits = word(&w->cached);
@@ -220,6 +221,10 @@ static int fill(const struct rfi_run_view *r, rf_stat *s, struct rfi_error *err)
     s->moved = word(&r->coordinator->moved);
     s->spare_queues = atomic_load_explicit(&r->coordinator->spare_queues, memory_order_relaxed);
     s->spare_arenas = atomic_load_explicit(&r->coordinator->spare_arenas, memory_order_relaxed);
+    snprintf(s->engine_why, sizeof s->engine_why, "%s",
+             rfi_choice_word(atomic_load_explicit(&r->coordinator->reading_why, memory_order_relaxed)));
+    s->direct_us = (double)word(&r->coordinator->direct_ns) * 1e-3;
+    s->buffered_us = (double)word(&r->coordinator->buffered_ns) * 1e-3;
     s->cpu_cores = rate(&r->coordinator->cpu);
     s->active_workers = (uint32_t)word(&r->coordinator->chosen_workers);
     s->cpu_budget = c->cpu_budget;

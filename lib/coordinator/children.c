@@ -32,6 +32,7 @@ static void close_all(struct rfi_coordinator *c)
 {
     rfi_segment_disown(&c->run.segment);
     rfi_leases_close(c);
+    rfi_engine_abandon(c);
     rfi_hang_abandon(c);
     for (uint32_t i = 0; i < c->run.config.workers; i++)
         if (c->children[i].pidfd >= 0)

@@ -10,15 +10,20 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 enum { LOOKS = 64, INTERVAL_NS = 500000000 };
+#define TRIAL_EVERY_NS UINT64_C(10000000000)
 
 struct rfi_engine {
     struct rfi_choice choice;
     uint64_t looked_ns;
+    struct rfi_trial *trial; /* under way; NULL: none */
+    uint64_t tried_ns; /* when the last one began; 0: none has */
+    bool again; /* what is read how has changed since */
     uint64_t hot, cold, bytes; /* counted by all workers at the last look; bytes: when the choice changed */
 };
 
@@ -70,6 +75,7 @@ static void tell(struct rfi_coordinator *c)
 {
     /* Relaxed: workers may hear of it a round later. */
     atomic_store_explicit(&c->run.coordinator->reading, c->engine->choice.now, memory_order_relaxed);
+    atomic_store_explicit(&c->run.coordinator->reading_why, c->engine->choice.why, memory_order_relaxed);
 }
 
 int rfi_engine_open(struct rfi_coordinator *c)
@@ -101,8 +107,16 @@ int rfi_engine_open(struct rfi_coordinator *c)
 
 void rfi_engine_close(struct rfi_coordinator *c)
 {
+    if (c->engine)
+        rfi_trial_close(c, c->engine->trial);
     free(c->engine);
     c->engine = NULL;
+}
+
+void rfi_engine_abandon(const struct rfi_coordinator *c)
+{
+    if (c->engine->trial)
+        rfi_trial_abandon(c->engine->trial);
 }
 
 static void say(const struct rfi_coordinator *c, uint32_t before)
@@ -111,8 +125,48 @@ static void say(const struct rfi_coordinator *c, uint32_t before)
     char was[RFI_ENGINE_NAME], is[RFI_ENGINE_NAME];
     rfi_run_engine_name(&c->run.config, before, was);
     rfi_run_engine_name(&c->run.config, choice->now, is);
-    rfi_log(RFI_LOG_INFO, "reading with %s instead of %s: %u %% of the reads found their data in memory%s", is, was,
-            rfi_choice_hot_percent(choice), choice->spilled ? ", which does not hold the dataset" : "");
+    if (choice->why == RFI_WHY_DIRECT_SLOWER)
+        rfi_log(RFI_LOG_INFO,
+                "reading with %s instead of %s: a read takes %" PRIu64 " us with O_DIRECT and %" PRIu64 " us without",
+                is, was, choice->direct_ns / 1000, choice->buffered_ns / 1000);
+    else
+        rfi_log(RFI_LOG_INFO, "reading with %s instead of %s: %u %% of the reads found their data in memory%s", is, was,
+                rfi_choice_hot_percent(choice), choice->spilled ? ", which does not hold the dataset" : "");
+}
+
+/* Compared only where the answer would change something: when the run reads with O_DIRECT by its own choice, or would.
+ * At the start that is once the first batch was published, so that nothing of it comes before. */
+static bool worth_a_trial(const struct rfi_coordinator *c, uint64_t now, uint64_t bytes)
+{
+    const struct rfi_engine *e = c->engine;
+    bool open = !(e->choice.pinned & RFI_READ_DIRECT) && e->choice.direct_possible && !c->stopping;
+    bool due = !e->tried_ns || (e->again && now - e->tried_ns >= TRIAL_EVERY_NS);
+    return open && due && bytes && c->run.config.engine == RF_ENGINE_URING &&
+           (e->choice.now & RFI_READ_DIRECT || e->choice.why == RFI_WHY_DIRECT_SLOWER);
+}
+
+static void try_both(struct rfi_coordinator *c, uint64_t now, uint64_t bytes)
+{
+    struct rfi_engine *e = c->engine;
+    if (!e->trial && worth_a_trial(c, now, bytes)) {
+        e->tried_ns = now;
+        e->again = false;
+        e->trial = rfi_trial_open(c);
+        return;
+    }
+    if (!e->trial || rfi_trial_step(c, e->trial))
+        return;
+    uint64_t direct = rfi_trial_median_ns(e->trial, true), buffered = rfi_trial_median_ns(e->trial, false);
+    rfi_trial_close(c, e->trial);
+    e->trial = NULL;
+    if (!direct || !buffered)
+        return;
+    e->choice.direct_ns = direct;
+    e->choice.buffered_ns = buffered;
+    atomic_store_explicit(&c->run.coordinator->direct_ns, direct, memory_order_relaxed);
+    atomic_store_explicit(&c->run.coordinator->buffered_ns, buffered, memory_order_relaxed);
+    rfi_log(RFI_LOG_INFO, "a read takes %" PRIu64 " us with O_DIRECT and %" PRIu64 " us through the page cache",
+            direct / 1000, buffered / 1000);
 }
 
 void rfi_engine_step(struct rfi_coordinator *c)
@@ -121,14 +175,15 @@ void rfi_engine_step(struct rfi_coordinator *c)
     struct rfi_choice *choice = &e->choice;
     uint64_t now = rfi_now_ns(), hot = 0, cold = 0, bytes = 0;
     uint32_t before = choice->now;
-    if (now - e->looked_ns < INTERVAL_NS)
-        return;
-    e->looked_ns = now;
     for (uint32_t w = 0; w < c->run.config.workers; w++) {
         hot += atomic_load_explicit(&c->run.workers[w].hot, memory_order_relaxed);
         cold += atomic_load_explicit(&c->run.workers[w].cold, memory_order_relaxed);
         bytes += atomic_load_explicit(&c->run.workers[w].bytes, memory_order_relaxed);
     }
+    try_both(c, now, bytes);
+    if (now - e->looked_ns < INTERVAL_NS)
+        return;
+    e->looked_ns = now;
     choice->hot = hot - e->hot;
     choice->cold = cold - e->cold;
     choice->bytes = bytes - e->bytes;
@@ -138,8 +193,10 @@ void rfi_engine_step(struct rfi_coordinator *c)
         e->hot = hot;
         e->cold = cold;
     }
+    atomic_store_explicit(&c->run.coordinator->reading_why, choice->why, memory_order_relaxed);
     if (choice->now == before)
         return;
+    e->again = true;
     e->bytes = bytes;
     tell(c);
     say(c, before);

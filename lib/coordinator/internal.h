@@ -98,7 +98,8 @@ enum rfi_event {
     RFI_EV_TRAINER,
     RFI_EV_CHILD,
     RFI_EV_DRAIN,
-    RFI_EV_PARENT
+    RFI_EV_PARENT,
+    RFI_EV_TRIAL
 };
 int rfi_watch(struct rfi_coordinator *c, int fd, enum rfi_event kind, uint32_t index);
 void rfi_unwatch(struct rfi_coordinator *c, int fd);
@@ -136,7 +137,16 @@ void rfi_spares_step(struct rfi_coordinator *c);
 /* engine.c: copies out of the page cache or not, O_DIRECT or not */
 int rfi_engine_open(struct rfi_coordinator *c);
 void rfi_engine_step(struct rfi_coordinator *c);
+void rfi_engine_abandon(const struct rfi_coordinator *c); /* in a forked worker */
 void rfi_engine_close(struct rfi_coordinator *c);
+
+/* trial.c: latency of reads with O_DIRECT and without, compared while the run goes on */
+struct rfi_trial;
+struct rfi_trial *rfi_trial_open(struct rfi_coordinator *c); /* NULL: not to be had here */
+bool rfi_trial_step(struct rfi_coordinator *c, struct rfi_trial *t); /* false: it is over */
+uint64_t rfi_trial_median_ns(struct rfi_trial *t, bool direct); /* 0: too few reads ended */
+void rfi_trial_abandon(const struct rfi_trial *t); /* in a forked worker */
+void rfi_trial_close(struct rfi_coordinator *c, struct rfi_trial *t);
 
 /* tune.c: how many workers are active, and the CPU budget */
 int rfi_tune_open(struct rfi_coordinator *c);

@@ -117,6 +117,7 @@ static int dispatch(struct rfi_coordinator *c, uint64_t data)
         rfi_child_exited(c, index);
         break;
     case RFI_EV_DRAIN: /* stepped by the loop */
+    case RFI_EV_TRIAL:
         break;
     }
     return 0;

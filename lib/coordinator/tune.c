@@ -95,12 +95,12 @@ static uint64_t choose(const struct rfi_coordinator *c, uint32_t n)
     return on | dead;
 }
 
-static void tell(struct rfi_coordinator *c, uint64_t active)
+static void tell(struct rfi_coordinator *c, uint64_t resting)
 {
     struct rfi_coordinator_shared *s = c->run.coordinator;
-    if (atomic_exchange_explicit(&s->active, active, memory_order_relaxed) == active)
+    if (atomic_exchange_explicit(&s->resting, resting, memory_order_relaxed) == resting)
         return;
-    atomic_fetch_add_explicit(&s->tuned, 1, memory_order_release); /* who reads the new value sees who is active */
+    atomic_fetch_add_explicit(&s->tuned, 1, memory_order_release); /* who reads the new value sees who rests */
     rfi_futex_wake_all(&s->tuned);
 }
 
@@ -208,7 +208,6 @@ int rfi_tune_open(struct rfi_coordinator *c)
     rfi_crew_init(&t->crew, t->tuned ? least_workers(c) : f->workers, t->chosen, f->workers);
     t->depth_tuned = !f->depth_pinned && !f->sweeps && !f->hedge_ms && rfi_reader_overlaps(&c->readers[0]);
     rfi_climb_init(&t->depth, DEPTH_LEAST, f->queue_depth, f->queue_depth, DEPTH_REST);
-    atomic_store_explicit(&c->run.coordinator->active, UINT64_MAX, memory_order_relaxed);
     atomic_store_explicit(&c->run.coordinator->depth, f->queue_depth, memory_order_relaxed);
     return 0;
 }
@@ -222,7 +221,7 @@ void rfi_tune_close(struct rfi_coordinator *c)
 /* A worker that may not claim cannot publish: its death says nothing about what it would have done. */
 bool rfi_tune_resting(const struct rfi_coordinator *c, uint32_t w)
 {
-    return !(atomic_load_explicit(&c->run.coordinator->active, memory_order_relaxed) >> w & 1);
+    return word(&c->run.coordinator->resting) >> w & 1;
 }
 
 static uint64_t who(struct rfi_coordinator *c, bool paused)
@@ -262,5 +261,5 @@ void rfi_tune_step(struct rfi_coordinator *c)
     }
     atomic_store_explicit(&c->run.coordinator->chosen_workers, t->chosen, memory_order_relaxed);
     atomic_store_explicit(&c->run.coordinator->depth, depth(t), memory_order_relaxed);
-    tell(c, who(c, t->budget.paused));
+    tell(c, ~who(c, t->budget.paused));
 }

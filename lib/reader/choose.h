@@ -11,6 +11,18 @@ enum {
     RFI_READ_DIRECT = 2, /* everything else is read with O_DIRECT */
 };
 
+/* What decided how that is read which is not copied. */
+enum rfi_choice_why {
+    RFI_WHY_PINNED,
+    RFI_WHY_IMPOSSIBLE,
+    RFI_WHY_FITS,
+    RFI_WHY_IN_MEMORY,
+    RFI_WHY_TOO_LARGE,
+    RFI_WHY_SPILLED,
+    RFI_WHY_DIRECT_SLOWER,
+    RFI_N_WHY
+};
+
 struct rfi_choice {
     uint32_t now; /* bits */
     uint32_t pinned; /* bits that options have fixed */
@@ -19,10 +31,15 @@ struct rfi_choice {
     uint64_t hot, cold; /* measured since the last answer: reads whose pages were in memory, and the others */
     uint64_t bytes; /* delivered since `now` changed */
     uint64_t dataset_bytes, free_bytes; /* memory that the page cache could take */
+    uint64_t direct_ns, buffered_ns; /* measured latency of a read with O_DIRECT, and without; 0: not known */
+    enum rfi_choice_why why; /* set here */
 };
 
 /* The bits from now on. Between two thresholds, and until enough reads were looked at, nothing changes. */
 uint32_t rfi_choose(struct rfi_choice *c);
+
+/* An enum rfi_choice_why, in words. Any number is safe. */
+const char *rfi_choice_word(uint32_t why);
 
 /* Of the reads looked at; 0 when there were none. */
 unsigned rfi_choice_hot_percent(const struct rfi_choice *c);

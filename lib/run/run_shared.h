@@ -113,10 +113,12 @@ struct rfi_coordinator_shared {
     _Atomic uint64_t imbalance; /* 1 - slowest / median throughput, double bits */
     _Atomic uint32_t balance_reason; /* enum rfi_balance_reason */
     _Atomic uint32_t reading; /* how workers read now: bits of reader/choose.h */
-    _Atomic uint64_t active; /* workers that may claim: bits. The others finish what they have, and rest */
-    _Atomic uint32_t tuned; /* futex word: moves after each change of `active` */
-    _Atomic uint32_t depth; /* reads in flight a worker, at most */
+    _Atomic uint64_t resting; /* workers that claim nothing: bits. They finish what they have */
+    _Atomic uint32_t tuned; /* futex word: moves after each change of `resting` */
+    _Atomic uint32_t depth; /* reads in flight a worker, at most; 0: as many as its queue holds */
     _Atomic uint64_t chosen_workers; /* active ones, but for pauses by the CPU budget */
+    _Atomic uint32_t reading_why; /* enum rfi_choice_why */
+    _Atomic uint64_t direct_ns, buffered_ns; /* measured latency of a read; 0: not compared */
     _Atomic uint64_t cpu; /* cores that the server used in the last half second, double bits */
     alignas(128) unsigned char owner[64]; /* pthread_mutex_t, robust, process-shared */
     char failure[448]; /* why the run FAILED, for its trainers: written before the state */

@@ -58,9 +58,9 @@ void rfi_jobs_look(struct rfi_jobs *j)
     /* Relaxed: what the word says is right at any time, only not always best. */
     j->reading = atomic_load_explicit(&j->run->coordinator->reading, memory_order_relaxed);
     j->files.direct = j->reading & RFI_READ_DIRECT;
-    j->depth =
-        (uint32_t)rfi_min(j->reader->depth, atomic_load_explicit(&j->run->coordinator->depth, memory_order_relaxed));
-    j->active = atomic_load_explicit(&j->run->coordinator->active, memory_order_relaxed) >> j->worker & 1;
+    uint32_t depth = atomic_load_explicit(&j->run->coordinator->depth, memory_order_relaxed);
+    j->depth = depth && depth < j->reader->depth ? depth : j->reader->depth;
+    j->active = !(atomic_load_explicit(&j->run->coordinator->resting, memory_order_relaxed) >> j->worker & 1);
 }
 
 static struct rfi_job *free_job(struct rfi_jobs *j)

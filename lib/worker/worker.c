@@ -123,7 +123,7 @@ static void sleep_on_bell(struct loop *l)
     l->idle_ns += rfi_now_ns() - from;
 }
 
-/* What we claimed is done, and the parent wants no more of us for now. It changes who is active, then `tuned`. */
+/* What we claimed is done, and the parent wants no more of us for now. It changes who rests, then `tuned`. */
 static void rest(struct loop *l)
 {
     struct rfi_coordinator_shared *c = l->run->coordinator;

@@ -121,6 +121,9 @@ static int emit(const rf_stat *s, bool json, bool history)
     cli_emit_i64(&e, "pid", s->server_pid);
     cli_emit_f64(&e, "uptime_s", s->uptime_s, 1);
     cli_emit_str(&e, "engine", s->engine);
+    cli_emit_str(&e, "engine_why", s->engine_why);
+    cli_emit_f64(&e, "direct_us", s->direct_us, 1);
+    cli_emit_f64(&e, "buffered_us", s->buffered_us, 1);
     cli_emit_f64(&e, "cpu_cores", s->cpu_cores, 3);
     cli_emit_u64(&e, "cpu_budget", s->cpu_budget ? s->cpu_budget : 100);
     cli_emit_u64(&e, "active_workers", s->active_workers);

@@ -2,6 +2,7 @@
 #include "reader/choose.h"
 
 #include <criterion/criterion.h>
+#include <string.h>
 
 enum { GIB = 1 << 30 };
 
@@ -93,4 +94,56 @@ Test(choose, o_direct_is_never_chosen_where_it_is_not_to_be_had)
     c.direct_possible = false;
     c.dataset_bytes = c.free_bytes;
     cr_assert_eq(after(c, 0, 1000), 0);
+}
+
+Test(choose, a_slower_o_direct_is_left_and_taken_up_again_with_some_distance)
+{
+    struct rfi_choice c = fresh(RFI_READ_DIRECT);
+    c.dataset_bytes = 2 * c.free_bytes;
+    const struct {
+        uint32_t now;
+        uint64_t direct_ns, buffered_ns;
+        uint32_t next;
+    } table[] = {
+        {RFI_READ_DIRECT, 0, 100, RFI_READ_DIRECT},
+        {RFI_READ_DIRECT, 100, 0, RFI_READ_DIRECT},
+        {RFI_READ_DIRECT, 200, 100, RFI_READ_DIRECT},
+        {RFI_READ_DIRECT, 201, 100, 0},
+        {0, 151, 100, 0},
+        {0, 150, 100, RFI_READ_DIRECT},
+        {0, 50, 100, RFI_READ_DIRECT},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        c.now = table[i].now;
+        c.direct_ns = table[i].direct_ns;
+        c.buffered_ns = table[i].buffered_ns;
+        cr_assert_eq(after(c, 0, 100), table[i].next, "line %zu", i);
+    }
+    c.spilled = true;
+    c.now = RFI_READ_DIRECT;
+    c.direct_ns = 1000;
+    cr_assert_eq(after(c, 0, 100), 0, "nor when the page cache keeps nothing");
+    c.pinned = RFI_READ_DIRECT;
+    cr_assert_eq(after(c, 0, 100), RFI_READ_DIRECT, "an option has the last word");
+}
+
+Test(choose, says_what_decided)
+{
+    struct rfi_choice c = fresh(0);
+    rfi_choose(&c);
+    cr_assert_eq(c.why, RFI_WHY_FITS);
+    c.dataset_bytes = 2 * c.free_bytes;
+    rfi_choose(&c);
+    cr_assert_eq(c.why, RFI_WHY_TOO_LARGE);
+    c.hot = 100;
+    rfi_choose(&c);
+    cr_assert_eq(c.why, RFI_WHY_IN_MEMORY);
+    c.direct_possible = false;
+    rfi_choose(&c);
+    cr_assert_eq(c.why, RFI_WHY_IMPOSSIBLE);
+    c.pinned = RFI_READ_DIRECT;
+    rfi_choose(&c);
+    cr_assert_eq(c.why, RFI_WHY_PINNED);
+    for (uint32_t why = 0; why < RFI_N_WHY + 2; why++)
+        cr_assert_gt(strlen(rfi_choice_word(why)), 0);
 }
