@@ -17,7 +17,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
-enum { WINDOW_NS = 200000000, DEPTH_LEAST = 4, DEPTH_REST = 2 };
+enum { WINDOW_NS = 200000000, DEPTH_LEAST = 4, DEPTH_REST = 4 };
 
 /* Trainers that waited for less than this part of their samples are not starved. */
 #define STARVED 0.05
