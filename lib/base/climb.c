@@ -8,7 +8,7 @@
 #define LOSS 0.98
 #define FAR 0.3
 
-enum { PAUSE_FIRST = 16, PAUSE_MOST = 512, UNUSUAL_MOST = 4 };
+enum { PAUSE_FIRST = 32, PAUSE_MOST = 512, UNUSUAL_MOST = 4 };
 
 void rfi_climb_init(struct rfi_climb *c, uint32_t low, uint32_t value, uint32_t high, uint32_t rest)
 {
@@ -64,7 +64,7 @@ static void decide(struct rfi_climb *c)
         return;
     }
     c->downwards = !c->downwards;
-    if (++c->in_vain < 2)
+    if (++c->in_vain < 2 && candidate(c) != c->value) /* the other direction, at once */
         return;
     c->in_vain = 0;
     c->rest = c->pause;

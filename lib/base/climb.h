@@ -16,7 +16,7 @@ struct rfi_climb {
     double with, without, worst_with, best_without; /* sums, lowest and highest, of the trial's rates */
     bool downwards; /* where the next trial goes */
     uint32_t in_vain; /* trials in a row that changed nothing */
-    uint32_t rest, pause; /* windows until the next trial; and after the next two in vain */
+    uint32_t rest, pause; /* windows until the next trial; and after the next ones in vain */
     double usual; /* rate while nothing is tried, smoothed; 0: not known */
     uint32_t unusual; /* windows in a row that were far from it */
 };

@@ -64,7 +64,7 @@ uint32_t rfi_crew_step(struct rfi_crew *c, const struct rfi_crew_facts *f)
     }
     /* With a budget that is spent, more workers only spend it sooner. */
     c->climb.high = f->paused > 0 ? c->climb.value : c->most;
-    c->climb.low = (uint32_t)rfi_min(needed, c->most);
+    c->climb.low = c->climb.value; /* fewer while trainers wait would gain nothing for them */
     c->why = "measured in turns";
     return rfi_climb_step(&c->climb, f->rate, f->starved);
 }
