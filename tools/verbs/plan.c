@@ -374,7 +374,7 @@ int verb_plan(int argc, char **argv)
          .help = "arena of each rank (default: from --prefetch)"},
         {"cache-bytes", CLI_BYTES, &o.cache_bytes, .metavar = "BYTES",
          .help = "of the dataset kept in shared memory over the epochs, for all ranks (default 0)"},
-        {"queue-depth", CLI_U32, &o.queue_depth, .metavar = "N", .help = "reads in flight a worker (default 32)",
+        {"queue-depth", CLI_U32, &o.queue_depth, .metavar = "N", .help = "reads in flight a worker (default: at most 64)",
          .max = 4096},
         {"spares", CLI_U32, &o.spares, .metavar = "N",
          .help = "io_urings, and arenas for all ranks each, kept for a device that hangs (default 1)", .max = 63},
