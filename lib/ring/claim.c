@@ -1,6 +1,6 @@
 /* The worker's way in: recycle what the trainer gave back, then claim the oldest ticket that fits below the
  * free edge. Checks made before the claim only save a useless CAS; the ones made after it count, because a
- * cut may have come in between. */
+ * cut may have come in between. Where none has, one load after the claim says so. */
 #include "ring/ring_words.h"
 
 #include <errno.h>
@@ -51,8 +51,9 @@ bool rfi_ring_recycle(struct rfi_ring *r)
 /* The first virtual offset that may not be written, and the `freed` it belongs to. */
 static int free_edge(struct rfi_ring *r, rfi_footprint_fn fn, void *ctx, uint64_t *ret_freed, uint64_t *ret_edge)
 {
-    struct rfi_generation newest;
-    uint64_t place;
+    struct rfi_generation space;
+    struct rfi_record newest;
+    uint64_t place, from;
     int rc;
 
     *ret_freed = rfi_ring_freed(r);
@@ -60,10 +61,11 @@ static int free_edge(struct rfi_ring *r, rfi_footprint_fn fn, void *ctx, uint64_
         return -EOVERFLOW;
     /* What can be claimed lies in the newest record's arena, where batches from before the move take no room. A
      * move after this look only makes the edge too low: places in a new arena are laps further. */
-    rfi_generation_newest(r, &newest);
+    rfi_record_look(r, RFI_TICKET_LIMIT, &space, &newest);
+    from = rfi_arena_from(newest.g);
     rc = rfi_place_ensure(r, *ret_freed, *ret_freed, fn, ctx, &place);
-    if (rc == 0 && rfi_arena_from(&newest) > *ret_freed)
-        rc = rfi_place_ensure(r, *ret_freed, rfi_arena_from(&newest), fn, ctx, &place);
+    if (rc == 0 && from > *ret_freed)
+        rc = rfi_place_ensure(r, *ret_freed, from, fn, ctx, &place);
     if (rc != 0)
         return rc;
     *ret_edge = place + r->arena_bytes;
@@ -90,34 +92,60 @@ static bool stopped(const struct rfi_generation *g, uint64_t ticket)
     return g->stop_ticket && ticket >= g->stop_ticket;
 }
 
+/* What a claimant has seen: the free edge, and the number of cuts before it looked up record and place. */
+struct view {
+    uint64_t freed, edge;
+    uint64_t cuts;
+    bool calm; /* no cut was under way: all places that those cuts wipe were wiped */
+};
+
+static void look_for_cuts(const struct rfi_ring *r, struct view *v)
+{
+    v->cuts = atomic_load_explicit(&r->sh->cuts, memory_order_acquire); /* P5 */
+    /* After the count: who sees a cut counted sees it frozen here, or over and everything wiped. */
+    v->calm = !(atomic_load_explicit(&r->sh->freed, memory_order_acquire) & RFI_FREED_FROZEN); /* P5 */
+}
+
+/* After the claim of a ticket that fitted: record and place are what they were. A cut that changed them held the
+ * ticket, and was counted before it let go, which the claim has seen (P5). It began after a calm look, so the count
+ * has risen since. (Modelled: MUT_SHORT_IN_CUT, MUT_NO_RECHECK.) */
+static bool unchanged(const struct rfi_ring *r, const struct view *v)
+{
+    return v->calm && atomic_load_explicit(&r->sh->cuts, memory_order_acquire) == v->cuts; /* P5 */
+}
+
 /* 1: fits, *c filled in; 0: not now; RFI_RING_AGAIN; or a negative errno. */
-static int fits(struct rfi_ring *r, uint64_t freed, uint64_t edge, uint64_t ticket, rfi_footprint_fn fn, void *ctx,
+static int fits(struct rfi_ring *r, struct view *v, uint64_t ticket, rfi_footprint_fn fn, void *ctx,
                 struct rfi_claim *c)
 {
-    uint64_t cuts = atomic_load_explicit(&r->sh->cuts, memory_order_acquire); /* P5 */
+    struct rfi_record record;
     uint64_t place;
     int rc;
 
     c->ticket = ticket;
     c->slot = rfi_slot_of(r, ticket);
-    rfi_ring_generation(r, ticket, &c->generation);
+    look_for_cuts(r, v);
+    rfi_record_look(r, ticket, &c->generation, &record);
+    if (record.g != &c->generation)
+        c->generation = *record.g;
     if (stopped(&c->generation, ticket) || past_the_end(r, &c->generation, ticket))
         return 0;
     c->end = ticket >= c->generation.end_ticket;
-    rc = rfi_place_ensure(r, freed, ticket, fn, ctx, &place);
+    record.g = &c->generation; /* the place's search looks too */
+    rc = rfi_place_ensure(r, v->freed, ticket, fn, ctx, &place);
     if (rc == 0)
-        rc = rfi_footprint(r, &c->generation, ticket, fn, ctx, &c->footprint);
+        rc = rfi_footprint(r, &record, ticket, fn, ctx, &c->footprint);
     if (rc != 0)
         return rc;
     c->data_offset = place % r->arena_bytes;
-    if (c->end || place + c->footprint <= edge)
+    if (c->end || place + c->footprint <= v->edge)
         return 1;
-    rfi_blocked_note(r, ticket, place + c->footprint, cuts);
+    rfi_blocked_note(r, ticket, place + c->footprint, v->cuts);
     return 0;
 }
 
 /* The claim itself, and everything once more for a ticket that now cannot change. */
-static int take(struct rfi_ring *r, unsigned worker, uint64_t freed, uint64_t edge, rfi_footprint_fn fn, void *ctx,
+static int take(struct rfi_ring *r, unsigned worker, struct view *v, rfi_footprint_fn fn, void *ctx,
                 struct rfi_claim *c)
 {
     struct rfi_slot_shared *s = &r->slots[c->slot];
@@ -130,7 +158,7 @@ static int take(struct rfi_ring *r, unsigned worker, uint64_t freed, uint64_t ed
     /* The mask too: since the look at it, a worker may have claimed, submitted and died. (Modelled.) */
     rc = 0;
     if (atomic_load_explicit(&s->writers, memory_order_acquire) == 0) /* P8 */
-        rc = fits(r, freed, edge, c->ticket, fn, ctx, c);
+        rc = unchanged(r, v) ? 1 : fits(r, v, c->ticket, fn, ctx, c);
     if (rc != 1) {
         rfi_ring_unclaim(r, worker, c);
         return rc == 0 ? RFI_RING_AGAIN : rc;
@@ -143,20 +171,20 @@ static int take(struct rfi_ring *r, unsigned worker, uint64_t freed, uint64_t ed
 
 static int claim_once(struct rfi_ring *r, unsigned worker, rfi_footprint_fn fn, void *ctx, struct rfi_claim *c)
 {
-    uint64_t freed, edge;
-    int rc = free_edge(r, fn, ctx, &freed, &edge);
+    struct view v;
+    int rc = free_edge(r, fn, ctx, &v.freed, &v.edge);
 
-    for (uint64_t t = freed; rc == 0 && t < freed + r->depth; t++) {
+    for (uint64_t t = v.freed; rc == 0 && t < v.freed + r->depth; t++) {
         struct rfi_slot_shared *s = rfi_slot(r, t);
 
         if (atomic_load_explicit(&s->word, memory_order_acquire) != rfi_free_word(t) || /* P3, P5 */
             atomic_load_explicit(&s->writers, memory_order_acquire) != 0) /* P8 */
             continue;
-        rc = fits(r, freed, edge, t, fn, ctx, c);
+        rc = fits(r, &v, t, fn, ctx, c);
         if (rc == 0) /* places rise: no later ticket fits either */
             return 0;
         if (rc == 1)
-            rc = take(r, worker, freed, edge, fn, ctx, c);
+            rc = take(r, worker, &v, fn, ctx, c);
     }
     return rc;
 }

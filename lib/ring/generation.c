@@ -6,7 +6,6 @@
 #include "ring/ring_words.h"
 
 #include <errno.h>
-#include <string.h>
 
 /* P4: word by word, because the parent may be storing a newer record in this place. */
 static uint64_t load(const uint64_t *word)
@@ -73,6 +72,19 @@ void rfi_generation_newest(const struct rfi_ring *r, struct rfi_generation *ret)
     copy_record(record(r, n - 1), ret);
 }
 
+void rfi_record_load(struct rfi_ring *r, uint64_t ticket, struct rfi_generation *space, struct rfi_record *ret)
+{
+    uint64_t before = atomic_load_explicit(&r->sh->moves, memory_order_acquire); /* P9 */
+    bool settled;
+
+    rfi_ring_generation(r, ticket, space);
+    rfi_generation_newest(r, &r->record.newest);
+    /* The records' words were loaded with acquire: this load comes after them. */
+    settled = !(before & 1) && atomic_load_explicit(&r->sh->moves, memory_order_relaxed) == before;
+    r->record.moves_1 = settled ? before + 1 : 0;
+    *ret = (struct rfi_record){.g = space, .moves = settled ? before : 1};
+}
+
 static int ask(const struct rfi_ring *r, const struct rfi_generation *g, uint64_t ticket, rfi_footprint_fn fn,
                void *ctx, uint64_t *ret)
 {
@@ -84,22 +96,22 @@ static int ask(const struct rfi_ring *r, const struct rfi_generation *g, uint64_
     return *ret > r->arena_bytes ? -E2BIG : 0;
 }
 
-int rfi_footprint(struct rfi_ring *r, const struct rfi_generation *g, uint64_t ticket, rfi_footprint_fn fn, void *ctx,
+int rfi_footprint(struct rfi_ring *r, const struct rfi_record *record, uint64_t ticket, rfi_footprint_fn fn, void *ctx,
                   uint64_t *ret)
 {
     struct rfi_footprint_memo *m = &r->memo[ticket % (sizeof(r->memo) / sizeof(r->memo[0]))];
 
-    if (ticket >= g->end_ticket) {
+    if (ticket >= record->g->end_ticket) {
         *ret = r->align;
         return 0;
     }
-    if (m->footprint == 0 || m->ticket != ticket || memcmp(&m->generation, g, sizeof(*g)) != 0) {
-        uint64_t footprint = 0;
-        int rc = ask(r, g, ticket, fn, ctx, &footprint);
-        if (rc < 0)
-            return rc;
-        *m = (struct rfi_footprint_memo){.generation = *g, .ticket = ticket, .footprint = footprint};
+    if (m->ticket == ticket && m->moves == record->moves && m->footprint != 0) {
+        *ret = m->footprint;
+        return 0;
     }
-    *ret = m->footprint;
-    return 0;
+    *ret = 0;
+    int rc = ask(r, record->g, ticket, fn, ctx, ret);
+    if (rc == 0 && !(record->moves & 1))
+        *m = (struct rfi_footprint_memo){.ticket = ticket, .footprint = *ret, .moves = record->moves};
+    return rc;
 }

@@ -13,18 +13,6 @@ static uint64_t tag(const struct rfi_ring *r, uint64_t ticket)
     return ticket / r->depth & RFI_PLACE_TAG;
 }
 
-static bool is_set(const struct rfi_ring *r, uint64_t ticket, uint64_t word)
-{
-    return !(word & RFI_PLACE_WIPED) && (word & RFI_PLACE_TAG) == tag(r, ticket);
-}
-
-bool rfi_place_get(const struct rfi_ring *r, uint64_t ticket, uint64_t *ret)
-{
-    uint64_t word = atomic_load_explicit(rfi_place_word(r, ticket), memory_order_acquire); /* P5 */
-    *ret = word & ~(uint64_t)RFI_PLACE_TAG;
-    return is_set(r, ticket, word);
-}
-
 uint64_t rfi_place_after(uint64_t end, uint64_t footprint, uint64_t arena_bytes)
 {
     uint64_t in_lap = end % arena_bytes;
@@ -34,18 +22,19 @@ uint64_t rfi_place_after(uint64_t end, uint64_t footprint, uint64_t arena_bytes)
 /* The place of `ticket`, given that of the ticket before (unused for a generation's first). */
 static int compute(struct rfi_ring *r, uint64_t ticket, uint64_t before, rfi_footprint_fn fn, void *ctx, uint64_t *ret)
 {
-    struct rfi_generation g;
+    struct rfi_generation space;
+    struct rfi_record record;
     uint64_t gone, own;
     int rc;
 
-    rfi_ring_generation(r, ticket, &g);
-    if (g.first_ticket == ticket) {
-        *ret = g.first_place;
+    rfi_record_look(r, ticket, &space, &record);
+    if (record.g->first_ticket == ticket) {
+        *ret = record.g->first_place;
         return 0;
     }
-    rc = rfi_footprint(r, &g, ticket - 1, fn, ctx, &gone);
+    rc = rfi_footprint(r, &record, ticket - 1, fn, ctx, &gone);
     if (rc == 0)
-        rc = rfi_footprint(r, &g, ticket, fn, ctx, &own);
+        rc = rfi_footprint(r, &record, ticket, fn, ctx, &own);
     if (rc < 0)
         return rc;
     *ret = rfi_place_after(before + gone, own, r->arena_bytes);
@@ -71,7 +60,7 @@ static int set_place(struct rfi_ring *r, uint64_t ticket, uint64_t before, uint6
     uint64_t place = 0;
     int rc;
 
-    if (is_set(r, ticket, seen)) {
+    if (rfi_place_is_set(r, ticket, seen)) {
         *ret = seen & ~(uint64_t)RFI_PLACE_TAG;
         return 0;
     }
@@ -84,15 +73,16 @@ static int set_place(struct rfi_ring *r, uint64_t ticket, uint64_t before, uint6
     if (atomic_compare_exchange_strong_explicit(word, &seen, place | tag(r, ticket), memory_order_acq_rel,
                                                 memory_order_acquire))
         return 0;
-    return is_set(r, ticket, seen) && (seen & ~(uint64_t)RFI_PLACE_TAG) == place ? 0 : RFI_RING_AGAIN;
+    return rfi_place_is_set(r, ticket, seen) && (seen & ~(uint64_t)RFI_PLACE_TAG) == place ? 0 : RFI_RING_AGAIN;
 }
 
 /* The nearest ticket at or below `ticket` from which the chain can be computed: one that is set, or the
  * first of its generation. */
-static bool find_base(const struct rfi_ring *r, uint64_t low, uint64_t ticket, uint64_t *ret)
+static bool find_base(struct rfi_ring *r, uint64_t low, uint64_t ticket, uint64_t *ret)
 {
     for (uint64_t t = ticket;; t--) {
-        struct rfi_generation g;
+        struct rfi_generation space;
+        struct rfi_record record;
         uint64_t place;
 
         *ret = t;
@@ -100,20 +90,18 @@ static bool find_base(const struct rfi_ring *r, uint64_t low, uint64_t ticket, u
             return true;
         if (t < low) /* recycled, and nobody needed its place any more: `low` is out of date */
             return false;
-        rfi_ring_generation(r, t, &g);
-        if (g.first_ticket == t)
+        rfi_record_look(r, t, &space, &record);
+        if (record.g->first_ticket == t)
             return true;
         if (t == 0)
             return false;
     }
 }
 
-int rfi_place_ensure(struct rfi_ring *r, uint64_t low, uint64_t ticket, rfi_footprint_fn fn, void *ctx, uint64_t *ret)
+int rfi_place_find(struct rfi_ring *r, uint64_t low, uint64_t ticket, rfi_footprint_fn fn, void *ctx, uint64_t *ret)
 {
     uint64_t cuts = atomic_load_explicit(&r->sh->cuts, memory_order_acquire), t; /* P5 */
 
-    if (rfi_place_get(r, ticket, ret))
-        return 0;
     /* In the middle of a cut the count says nothing: some words are wiped already and some are not. */
     if (atomic_load_explicit(&r->sh->freed, memory_order_acquire) & RFI_FREED_FROZEN) /* P5 */
         return RFI_RING_AGAIN;

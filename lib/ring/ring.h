@@ -28,9 +28,16 @@
 
 #include <stdbool.h>
 
+/* Private copies of what is a function of the records alone. They hold as long as sh->moves stands at the even number
+ * that it had before and after the records were read (P9): every change of a record moves it. */
+struct rfi_record_memo {
+    struct rfi_generation newest;
+    uint64_t moves_1; /* moves + 1; 0: empty */
+};
+
 struct rfi_footprint_memo {
-    struct rfi_generation generation;
     uint64_t ticket, footprint; /* footprint 0: empty */
+    uint64_t moves;
 };
 
 /* One handle is for one thread. Zero it, then fill in the pointers and the copies. */
@@ -46,6 +53,7 @@ struct rfi_ring {
     bool moving; /* parent: what is free is held for a move that has to wait */
     /* Footprints asked for lately: the chain of places needs each of them more than once. */
     struct rfi_footprint_memo memo[8];
+    struct rfi_record_memo record;
 };
 
 /* Footprint in bytes (multiple of align, >= align) of ticket t of generation g, t < g->end_ticket; END

@@ -34,19 +34,57 @@ static inline bool rfi_published(uint64_t word)
 void rfi_generation_newest(const struct rfi_ring *r, struct rfi_generation *ret);
 void rfi_generation_store(struct rfi_generation *to, const struct rfi_generation *g);
 
-/* Footprint of ticket t of generation g, END included; 0, or a negative errno. */
-int rfi_footprint(struct rfi_ring *r, const struct rfi_generation *g, uint64_t ticket, rfi_footprint_fn fn, void *ctx,
+/* A record as it was looked up: *g is good until the next look, and `moves` is what sh->moves stood at, or odd when the
+ * record may be half of one and half of another. */
+struct rfi_record {
+    const struct rfi_generation *g;
+    uint64_t moves;
+};
+
+void rfi_record_load(struct rfi_ring *r, uint64_t ticket, struct rfi_generation *space, struct rfi_record *ret);
+
+/* The record of ticket t, as rfi_ring_generation: the load of `moves` stands for those of the record's words, because
+ * whoever sees a change of a record sees `moves` changed (P9). Copied to *space when it is not the newest. */
+static inline void rfi_record_look(struct rfi_ring *r, uint64_t ticket, struct rfi_generation *space,
+                                   struct rfi_record *ret)
+{
+    uint64_t moves = atomic_load_explicit(&r->sh->moves, memory_order_acquire); /* P9 */
+
+    if (moves + 1 == r->record.moves_1 && ticket >= r->record.newest.first_ticket)
+        *ret = (struct rfi_record){.g = &r->record.newest, .moves = moves};
+    else
+        rfi_record_load(r, ticket, space, ret);
+}
+
+/* Footprint of ticket t of the record, END included; 0, or a negative errno. */
+int rfi_footprint(struct rfi_ring *r, const struct rfi_record *record, uint64_t ticket, rfi_footprint_fn fn, void *ctx,
                   uint64_t *ret);
 
 /* Positive results of this layer. */
 enum { RFI_RING_AGAIN = 2 }; /* what was looked at has moved on or is being cut */
 
+static inline bool rfi_place_is_set(const struct rfi_ring *r, uint64_t ticket, uint64_t word)
+{
+    return !(word & RFI_PLACE_WIPED) && (word & RFI_PLACE_TAG) == (ticket / r->depth & RFI_PLACE_TAG);
+}
+
 /* True when the place of `ticket` is set; its virtual offset. */
-bool rfi_place_get(const struct rfi_ring *r, uint64_t ticket, uint64_t *ret);
+static inline bool rfi_place_get(const struct rfi_ring *r, uint64_t ticket, uint64_t *ret)
+{
+    uint64_t word = atomic_load_explicit(rfi_place_word(r, ticket), memory_order_acquire); /* P5 */
+    *ret = word & ~(uint64_t)RFI_PLACE_TAG;
+    return rfi_place_is_set(r, ticket, word);
+}
 
 /* Sets the place of `ticket` if it is unset, and all unset ones below it down to the nearest set one. `low`
  * is a value of freed: no place below low - 1 is asked for. 0, RFI_RING_AGAIN or a negative errno. */
-int rfi_place_ensure(struct rfi_ring *r, uint64_t low, uint64_t ticket, rfi_footprint_fn fn, void *ctx, uint64_t *ret);
+int rfi_place_find(struct rfi_ring *r, uint64_t low, uint64_t ticket, rfi_footprint_fn fn, void *ctx, uint64_t *ret);
+
+static inline int rfi_place_ensure(struct rfi_ring *r, uint64_t low, uint64_t ticket, rfi_footprint_fn fn, void *ctx,
+                                   uint64_t *ret)
+{
+    return rfi_place_get(r, ticket, ret) ? 0 : rfi_place_find(r, low, ticket, fn, ctx, ret);
+}
 
 /* Where a batch of `footprint` bytes begins whose predecessor ends at `end`. */
 uint64_t rfi_place_after(uint64_t end, uint64_t footprint, uint64_t arena_bytes);
