@@ -19,11 +19,12 @@ enum recycled { NOTHING, ONE, PLACE_FIRST };
 static enum recycled recycle_one(struct rfi_ring *r)
 {
     uint64_t t = atomic_load_explicit(&r->sh->freed, memory_order_acquire); /* P3 */
-    struct rfi_slot_shared *s = rfi_slot(r, t);
+    struct rfi_slot_shared *s;
     uint64_t word, place;
 
     if (t & RFI_FREED_FROZEN || t >= atomic_load_explicit(&r->tr->released, memory_order_seq_cst)) /* P2, P7 */
         return NOTHING;
+    s = rfi_slot(r, t);
     word = atomic_load_explicit(&s->word, memory_order_acquire);
     if (rfi_word_ticket(word) == t) {
         if (!rfi_published(word) || atomic_load_explicit(&s->writers, memory_order_acquire) != 0) /* P8 */
@@ -49,7 +50,7 @@ bool rfi_ring_recycle(struct rfi_ring *r)
 }
 
 /* The first virtual offset that may not be written, and the `freed` it belongs to. */
-static int free_edge(struct rfi_ring *r, rfi_footprint_fn fn, void *ctx, uint64_t *ret_freed, uint64_t *ret_edge)
+static int free_edge(struct rfi_ring *r, const struct rfi_sizes *sizes, uint64_t *ret_freed, uint64_t *ret_edge)
 {
     struct rfi_generation space;
     struct rfi_record newest;
@@ -63,9 +64,9 @@ static int free_edge(struct rfi_ring *r, rfi_footprint_fn fn, void *ctx, uint64_
      * move after this look only makes the edge too low: places in a new arena are laps further. */
     rfi_record_look(r, RFI_TICKET_LIMIT, &space, &newest);
     from = rfi_arena_from(newest.g);
-    rc = rfi_place_ensure(r, *ret_freed, *ret_freed, fn, ctx, &place);
+    rc = rfi_place_ensure(r, *ret_freed, *ret_freed, sizes, &place);
     if (rc == 0 && from > *ret_freed)
-        rc = rfi_place_ensure(r, *ret_freed, from, fn, ctx, &place);
+        rc = rfi_place_ensure(r, *ret_freed, from, sizes, &place);
     if (rc != 0)
         return rc;
     *ret_edge = place + r->arena_bytes;
@@ -115,8 +116,7 @@ static bool unchanged(const struct rfi_ring *r, const struct view *v)
 }
 
 /* 1: fits, *c filled in; 0: not now; RFI_RING_AGAIN; or a negative errno. */
-static int fits(struct rfi_ring *r, struct view *v, uint64_t ticket, rfi_footprint_fn fn, void *ctx,
-                struct rfi_claim *c)
+static int fits(struct rfi_ring *r, struct view *v, uint64_t ticket, const struct rfi_sizes *sizes, struct rfi_claim *c)
 {
     struct rfi_record record;
     uint64_t place;
@@ -132,9 +132,9 @@ static int fits(struct rfi_ring *r, struct view *v, uint64_t ticket, rfi_footpri
         return 0;
     c->end = ticket >= c->generation.end_ticket;
     record.g = &c->generation; /* the place's search looks too */
-    rc = rfi_place_ensure(r, v->freed, ticket, fn, ctx, &place);
+    rc = rfi_place_ensure(r, v->freed, ticket, sizes, &place);
     if (rc == 0)
-        rc = rfi_footprint(r, &record, ticket, fn, ctx, &c->footprint);
+        rc = rfi_footprint(r, &record, ticket, sizes, &c->footprint);
     if (rc != 0)
         return rc;
     c->data_offset = place % r->arena_bytes;
@@ -145,8 +145,7 @@ static int fits(struct rfi_ring *r, struct view *v, uint64_t ticket, rfi_footpri
 }
 
 /* The claim itself, and everything once more for a ticket that now cannot change. */
-static int take(struct rfi_ring *r, unsigned worker, struct view *v, rfi_footprint_fn fn, void *ctx,
-                struct rfi_claim *c)
+static int take(struct rfi_ring *r, unsigned worker, struct view *v, const struct rfi_sizes *sizes, struct rfi_claim *c)
 {
     struct rfi_slot_shared *s = &r->slots[c->slot];
     uint64_t word = rfi_free_word(c->ticket);
@@ -158,7 +157,7 @@ static int take(struct rfi_ring *r, unsigned worker, struct view *v, rfi_footpri
     /* The mask too: since the look at it, a worker may have claimed, submitted and died. (Modelled.) */
     rc = 0;
     if (atomic_load_explicit(&s->writers, memory_order_acquire) == 0) /* P8 */
-        rc = unchanged(r, v) ? 1 : fits(r, v, c->ticket, fn, ctx, c);
+        rc = unchanged(r, v) ? 1 : fits(r, v, c->ticket, sizes, c);
     if (rc != 1) {
         rfi_ring_unclaim(r, worker, c);
         return rc == 0 ? RFI_RING_AGAIN : rc;
@@ -169,34 +168,38 @@ static int take(struct rfi_ring *r, unsigned worker, struct view *v, rfi_footpri
     return 1;
 }
 
-static int claim_once(struct rfi_ring *r, unsigned worker, rfi_footprint_fn fn, void *ctx, struct rfi_claim *c)
+static int claim_once(struct rfi_ring *r, unsigned worker, const struct rfi_sizes *sizes, struct rfi_claim *c)
 {
     struct view v;
-    int rc = free_edge(r, fn, ctx, &v.freed, &v.edge);
+    int rc = free_edge(r, sizes, &v.freed, &v.edge);
 
-    for (uint64_t t = v.freed; rc == 0 && t < v.freed + r->depth; t++) {
-        struct rfi_slot_shared *s = rfi_slot(r, t);
+    if (rc != 0)
+        return rc;
+    for (uint64_t t = v.freed, slot = rfi_slot_of(r, t); rc == 0 && t < v.freed + r->depth; t++) {
+        struct rfi_slot_shared *s = &r->slots[slot];
 
+        slot = slot + 1 < r->depth ? slot + 1 : 0;
         if (atomic_load_explicit(&s->word, memory_order_acquire) != rfi_free_word(t) || /* P3, P5 */
             atomic_load_explicit(&s->writers, memory_order_acquire) != 0) /* P8 */
             continue;
-        rc = fits(r, &v, t, fn, ctx, c);
+        rc = fits(r, &v, t, sizes, c);
         if (rc == 0) /* places rise: no later ticket fits either */
             return 0;
         if (rc == 1)
-            rc = take(r, worker, &v, fn, ctx, c);
+            rc = take(r, worker, &v, sizes, c);
     }
     return rc;
 }
 
 int rfi_ring_claim(struct rfi_ring *r, unsigned worker, rfi_footprint_fn fn, void *ctx, struct rfi_claim *ret)
 {
+    const struct rfi_sizes sizes = {.fn = fn, .ctx = ctx};
     /* AGAIN means that another worker moved the edge or that the parent is cutting. The first is awake and
      * claims; the second rings the bell when it is done. So giving up after a few tries loses nothing. */
     uint32_t places = r->depth;
     for (int tries = 0; tries < 4;) {
         bool place_first = rfi_ring_recycle(r);
-        int rc = claim_once(r, worker, fn, ctx, ret);
+        int rc = claim_once(r, worker, &sizes, ret);
 
         if (rc == 0 && place_first && places-- > 0) /* the place is there now */
             continue;

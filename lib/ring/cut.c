@@ -91,7 +91,7 @@ void rfi_cut_wipe(struct rfi_ring *r, uint64_t cut)
     uint64_t freed = rfi_ring_freed(r);
 
     for (uint64_t t = cut; t < freed + r->depth; t++) {
-        atomic_exchange_explicit(rfi_place_word(r, t), RFI_PLACE_WIPED | number << 9, memory_order_acq_rel); /* P5 */
+        atomic_exchange_explicit(rfi_place_at(r, t).word, RFI_PLACE_WIPED | number << 9, memory_order_acq_rel); /* P5 */
         atomic_store_explicit(&rfi_slot(r, t)->blocked, 0, memory_order_relaxed); /* of no use now */
     }
 }

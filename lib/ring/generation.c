@@ -85,33 +85,23 @@ void rfi_record_load(struct rfi_ring *r, uint64_t ticket, struct rfi_generation 
     *ret = (struct rfi_record){.g = space, .moves = settled ? before : 1};
 }
 
-static int ask(const struct rfi_ring *r, const struct rfi_generation *g, uint64_t ticket, rfi_footprint_fn fn,
-               void *ctx, uint64_t *ret)
+int rfi_footprint_ask(struct rfi_ring *r, const struct rfi_record *record, uint64_t ticket,
+                      const struct rfi_sizes *sizes, uint64_t *ret)
 {
-    int rc = fn(ctx, g, ticket, ret);
+    int rc;
+
+    *ret = r->align;
+    if (ticket >= record->g->end_ticket)
+        return 0;
+    rc = sizes->fn(sizes->ctx, record->g, ticket, ret);
     if (rc < 0)
         return rc;
     if (*ret == 0 || *ret % r->align != 0)
         return -EINVAL;
-    return *ret > r->arena_bytes ? -E2BIG : 0;
-}
-
-int rfi_footprint(struct rfi_ring *r, const struct rfi_record *record, uint64_t ticket, rfi_footprint_fn fn, void *ctx,
-                  uint64_t *ret)
-{
-    struct rfi_footprint_memo *m = &r->memo[ticket % (sizeof(r->memo) / sizeof(r->memo[0]))];
-
-    if (ticket >= record->g->end_ticket) {
-        *ret = r->align;
-        return 0;
-    }
-    if (m->ticket == ticket && m->moves == record->moves && m->footprint != 0) {
-        *ret = m->footprint;
-        return 0;
-    }
-    *ret = 0;
-    int rc = ask(r, record->g, ticket, fn, ctx, ret);
-    if (rc == 0 && !(record->moves & 1))
-        *m = (struct rfi_footprint_memo){.ticket = ticket, .footprint = *ret, .moves = record->moves};
-    return rc;
+    if (*ret > r->arena_bytes)
+        return -E2BIG;
+    if (!(record->moves & 1))
+        *rfi_footprint_memo(r, ticket) =
+            (struct rfi_footprint_memo){.ticket = ticket, .footprint = *ret, .moves = record->moves};
+    return 0;
 }

@@ -87,9 +87,16 @@ int rfi_ring_claim(struct rfi_ring *r, unsigned worker, rfi_footprint_fn fn, voi
 /* Gives a claim back unread: CLAIMED(k,w) -> FREE(k). */
 void rfi_ring_unclaim(struct rfi_ring *r, unsigned worker, const struct rfi_claim *c);
 
-/* Bit `queue` of the slot's writers mask; begin before the first submission, end after the last reap. */
-void rfi_ring_writers_begin(struct rfi_ring *r, uint32_t slot, unsigned queue);
-void rfi_ring_writers_end(struct rfi_ring *r, uint32_t slot, unsigned queue);
+/* Bit `queue` (below 64) of the slot's writers mask; begin before the first submission, end after the last reap. */
+static inline void rfi_ring_writers_begin(struct rfi_ring *r, uint32_t slot, unsigned queue)
+{
+    atomic_fetch_or_explicit(&r->slots[slot].writers, UINT64_C(1) << queue, memory_order_acq_rel);
+}
+
+static inline void rfi_ring_writers_end(struct rfi_ring *r, uint32_t slot, unsigned queue)
+{
+    atomic_fetch_and_explicit(&r->slots[slot].writers, ~(UINT64_C(1) << queue), memory_order_release); /* P8 */
+}
 
 /* Publishes a filled batch / a failed one / the end. The descriptor was written by the caller (`worker`
  * is filled in here). The writers mask must be empty for a filled batch; an error may be published while

@@ -18,9 +18,18 @@ static inline uint64_t rfi_free_word(uint64_t ticket)
     return rfi_word(ticket, RFI_FREE, RFI_WORKER_NONE);
 }
 
-static inline _Atomic uint64_t *rfi_place_word(const struct rfi_ring *r, uint64_t ticket)
+/* Where the place of a ticket is: one division for all that is asked of it. */
+struct rfi_place_at {
+    struct rfi_slot_shared *slot;
+    _Atomic uint64_t *word;
+    uint64_t tag;
+};
+
+static inline struct rfi_place_at rfi_place_at(const struct rfi_ring *r, uint64_t ticket)
 {
-    return &rfi_slot(r, ticket)->place[ticket / r->depth & 1];
+    uint64_t lap = ticket / r->depth;
+    struct rfi_slot_shared *slot = &r->slots[ticket - lap * r->depth];
+    return (struct rfi_place_at){.slot = slot, .word = &slot->place[lap & 1], .tag = lap & RFI_PLACE_TAG};
 }
 
 /* True for the states that the trainer can give back. */
@@ -33,6 +42,12 @@ static inline bool rfi_published(uint64_t word)
 /* The newest record. */
 void rfi_generation_newest(const struct rfi_ring *r, struct rfi_generation *ret);
 void rfi_generation_store(struct rfi_generation *to, const struct rfi_generation *g);
+
+/* Where footprints come from. */
+struct rfi_sizes {
+    rfi_footprint_fn fn;
+    void *ctx;
+};
 
 /* A record as it was looked up: *g is good until the next look, and `moves` is what sh->moves stood at, or odd when the
  * record may be half of one and half of another. */
@@ -56,34 +71,51 @@ static inline void rfi_record_look(struct rfi_ring *r, uint64_t ticket, struct r
         rfi_record_load(r, ticket, space, ret);
 }
 
+static inline struct rfi_footprint_memo *rfi_footprint_memo(struct rfi_ring *r, uint64_t ticket)
+{
+    return &r->memo[ticket % (sizeof(r->memo) / sizeof(r->memo[0]))];
+}
+
+int rfi_footprint_ask(struct rfi_ring *r, const struct rfi_record *record, uint64_t ticket,
+                      const struct rfi_sizes *sizes, uint64_t *ret);
+
 /* Footprint of ticket t of the record, END included; 0, or a negative errno. */
-int rfi_footprint(struct rfi_ring *r, const struct rfi_record *record, uint64_t ticket, rfi_footprint_fn fn, void *ctx,
-                  uint64_t *ret);
+static inline int rfi_footprint(struct rfi_ring *r, const struct rfi_record *record, uint64_t ticket,
+                                const struct rfi_sizes *sizes, uint64_t *ret)
+{
+    const struct rfi_footprint_memo *m = rfi_footprint_memo(r, ticket);
+
+    if (m->ticket != ticket || m->moves != record->moves || m->footprint == 0)
+        return rfi_footprint_ask(r, record, ticket, sizes, ret);
+    *ret = m->footprint;
+    return 0;
+}
 
 /* Positive results of this layer. */
 enum { RFI_RING_AGAIN = 2 }; /* what was looked at has moved on or is being cut */
 
-static inline bool rfi_place_is_set(const struct rfi_ring *r, uint64_t ticket, uint64_t word)
+static inline bool rfi_place_is_set(uint64_t word, uint64_t tag)
 {
-    return !(word & RFI_PLACE_WIPED) && (word & RFI_PLACE_TAG) == (ticket / r->depth & RFI_PLACE_TAG);
+    return (word & (RFI_PLACE_WIPED | RFI_PLACE_TAG)) == tag;
 }
 
 /* True when the place of `ticket` is set; its virtual offset. */
 static inline bool rfi_place_get(const struct rfi_ring *r, uint64_t ticket, uint64_t *ret)
 {
-    uint64_t word = atomic_load_explicit(rfi_place_word(r, ticket), memory_order_acquire); /* P5 */
+    struct rfi_place_at at = rfi_place_at(r, ticket);
+    uint64_t word = atomic_load_explicit(at.word, memory_order_acquire); /* P5 */
     *ret = word & ~(uint64_t)RFI_PLACE_TAG;
-    return rfi_place_is_set(r, ticket, word);
+    return rfi_place_is_set(word, at.tag);
 }
 
 /* Sets the place of `ticket` if it is unset, and all unset ones below it down to the nearest set one. `low`
  * is a value of freed: no place below low - 1 is asked for. 0, RFI_RING_AGAIN or a negative errno. */
-int rfi_place_find(struct rfi_ring *r, uint64_t low, uint64_t ticket, rfi_footprint_fn fn, void *ctx, uint64_t *ret);
+int rfi_place_find(struct rfi_ring *r, uint64_t low, uint64_t ticket, const struct rfi_sizes *sizes, uint64_t *ret);
 
-static inline int rfi_place_ensure(struct rfi_ring *r, uint64_t low, uint64_t ticket, rfi_footprint_fn fn, void *ctx,
+static inline int rfi_place_ensure(struct rfi_ring *r, uint64_t low, uint64_t ticket, const struct rfi_sizes *sizes,
                                    uint64_t *ret)
 {
-    return rfi_place_get(r, ticket, ret) ? 0 : rfi_place_find(r, low, ticket, fn, ctx, ret);
+    return rfi_place_get(r, ticket, ret) ? 0 : rfi_place_find(r, low, ticket, sizes, ret);
 }
 
 /* Where a batch of `footprint` bytes begins whose predecessor ends at `end`. */

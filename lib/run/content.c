@@ -17,22 +17,29 @@ static void skip_plain(uint64_t len, uint64_t most, uint64_t *epoch, uint64_t *a
     *at -= n * len;
 }
 
+/* The same where some epochs are left out or shorter. */
+static void skip_unfinished(const struct rfi_epoch_lens *l, uint64_t *epoch, uint64_t *at)
+{
+    uint64_t n = rfi_min(l->n, RFI_UNFINISHED_MAX);
+    if (*epoch < l->first)
+        skip_plain(l->len, l->first - *epoch, epoch, at);
+    for (; *epoch >= l->first && *epoch - l->first < n && *at >= l->unfinished[*epoch - l->first]; ++*epoch)
+        *at -= l->unfinished[*epoch - l->first];
+    if (*epoch - l->first >= n)
+        skip_plain(l->len, UINT64_MAX, epoch, at);
+}
+
 void rfi_run_content(const struct rfi_epoch_lens *l, const struct rfi_generation *g, uint64_t ticket,
                      uint64_t *ret_epoch, uint64_t *ret_batch)
 {
-    uint64_t epoch = g->epoch, at = g->batch + (ticket - g->first_ticket), n = rfi_min(l->n, RFI_UNFINISHED_MAX);
-    *ret_epoch = epoch;
-    *ret_batch = at;
+    *ret_epoch = g->epoch;
+    *ret_batch = g->batch + (ticket - g->first_ticket);
     if (g->stop_ticket)
         return;
-    if (epoch < l->first)
-        skip_plain(l->len, n ? l->first - epoch : UINT64_MAX, &epoch, &at);
-    for (; epoch >= l->first && epoch - l->first < n && at >= l->unfinished[epoch - l->first]; epoch++)
-        at -= l->unfinished[epoch - l->first];
-    if (!n || epoch - l->first >= n)
-        skip_plain(l->len, UINT64_MAX, &epoch, &at);
-    *ret_epoch = epoch;
-    *ret_batch = at;
+    if (l->n)
+        skip_unfinished(l, ret_epoch, ret_batch);
+    else if (*ret_batch >= l->len)
+        skip_plain(l->len, UINT64_MAX, ret_epoch, ret_batch);
 }
 
 uint64_t rfi_run_batches(const struct rfi_epoch_lens *l, uint64_t epoch, uint64_t batch, uint64_t end)

@@ -280,12 +280,13 @@ void rfi_run_arrays(const struct rfi_run_view *r, uint32_t ring, uint32_t slot, 
     ret->flags = (uint8_t *)at;
 }
 
-void rfi_run_record(struct rfi_run_view *r, uint32_t ring, uint32_t worker, uint64_t ticket, uint64_t data_offset)
+void rfi_run_record(struct rfi_run_view *r, uint64_t now_ns, uint32_t ring, uint32_t worker, uint64_t ticket,
+                    uint64_t data_offset)
 {
     /* Relaxed: a torn line is a torn line; nothing is decided by it. */
     uint64_t i = atomic_fetch_add_explicit(&r->recorder->next, 1, memory_order_relaxed) % r->config.recorder_entries;
     struct rfi_recorded *e = &r->recorded[i];
-    atomic_store_explicit(&e->time_ns, rfi_now_ns(), memory_order_relaxed);
+    atomic_store_explicit(&e->time_ns, now_ns, memory_order_relaxed);
     atomic_store_explicit(&e->ticket, ticket, memory_order_relaxed);
     atomic_store_explicit(&e->ring, ring, memory_order_relaxed);
     atomic_store_explicit(&e->worker, worker, memory_order_relaxed);

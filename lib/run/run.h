@@ -94,7 +94,8 @@ enum { RFI_ENGINE_NAME = 16 };
 void rfi_run_engine_name(const struct rfi_config_shared *c, uint32_t reading, char ret[RFI_ENGINE_NAME]);
 
 /* A line in the flight recorder. */
-void rfi_run_record(struct rfi_run_view *r, uint32_t ring, uint32_t worker, uint64_t ticket, uint64_t data_offset);
+void rfi_run_record(struct rfi_run_view *r, uint64_t now_ns, uint32_t ring, uint32_t worker, uint64_t ticket,
+                    uint64_t data_offset);
 
 /* Epoch and batch of a ticket: see struct rfi_generation. Any numbers are safe to pass. A ticket behind the last
  * batch stands at batch 0 of the epoch after it, or, where a ring is gated, at the end of its epoch. */

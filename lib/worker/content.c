@@ -64,13 +64,21 @@ uint64_t rfi_content_after(const struct rfi_content *c, uint64_t batch)
     return batch + 1 < rfi_view_len(c->view) ? batch + 1 : 0;
 }
 
-/* Samples of one size: which they are does not matter to a footprint. */
-static int count(struct rfi_content *c, uint64_t epoch, uint64_t batch, uint64_t moves, uint32_t *ret_n)
+/* Samples of one size: which they are does not matter to a footprint, only how many. */
+static int dense_footprint(struct rfi_content *c, uint64_t epoch, uint64_t batch, uint64_t moves, uint64_t *ret)
 {
     int rc = rfi_view_seek_moved(c->view, epoch, c->rank, moves, &c->err);
-    if (rc == 0)
-        *ret_n = (uint32_t)rfi_view_batch_size(c->view, batch);
-    return rc;
+    if (rc < 0)
+        return rc;
+    uint32_t n = (uint32_t)rfi_view_batch_size(c->view, batch);
+    if (!c->dense.bytes || n != c->dense.n) {
+        rc = rfi_plan_footprint(c->dataset, c->align, c->ids, n, &c->dense.bytes, &c->err);
+        if (rc < 0)
+            return rc;
+        c->dense.n = n;
+    }
+    *ret = c->dense.bytes;
+    return 0;
 }
 
 int rfi_content_footprint(void *ctx, const struct rfi_generation *g, uint64_t ticket, uint64_t *ret)
@@ -83,13 +91,14 @@ int rfi_content_footprint(void *ctx, const struct rfi_generation *g, uint64_t ti
         return 0;
     }
     rfi_run_content(c->lens, g, ticket, &epoch, &batch);
+    if (rfi_dataset_fixed_bytes(c->dataset))
+        return dense_footprint(c, epoch, batch, g->log_length, ret);
     struct rfi_known_footprint *k = &c->known[(epoch * c->lens->len + batch) % c->known_cap];
     if (k->bytes && k->epoch == epoch && k->batch == batch && k->moves == g->log_length) {
         *ret = k->bytes;
         return 0;
     }
-    int rc = rfi_dataset_fixed_bytes(c->dataset) ? count(c, epoch, batch, g->log_length, &n)
-                                                 : fill(c, epoch, batch, g->log_length, &n);
+    int rc = fill(c, epoch, batch, g->log_length, &n);
     if (rc == 0)
         rc = rfi_plan_footprint(c->dataset, c->align, c->ids, n, ret, &c->err);
     if (rc == 0)

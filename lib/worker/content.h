@@ -24,6 +24,10 @@ struct rfi_content {
         uint64_t epoch, batch, moves, bytes;
     } * known; /* [known_cap], direct mapped; bytes 0: empty */
     uint32_t known_cap;
+    struct {
+        uint64_t bytes; /* 0: not known */
+        uint32_t n;
+    } dense; /* footprint of n samples of one size */
     struct rfi_error err;
 };
 

@@ -162,7 +162,7 @@ void rfi_job_copy(struct rfi_jobs *j, struct rfi_job *job)
     l.noted = false;
     l.refused = NONE;
     for (uint32_t r = 0; r < job->plan.n_runs && !job->error; r++) {
-        if (l.file)
+        if (job->plan.runs[r].bytes && file_of(j, &l, &job->plan.runs[r]))
             r = add_small_runs(&l, &job->plan, r, region);
         if (full(&l))
             flush(j, job, &l);

@@ -215,10 +215,11 @@ struct rfi_open_file *rfi_files_get(struct rfi_files *f, uint32_t file, uint32_t
                                     .never_direct = f->direct && !direct,
                                     .next = *head};
         *head = i;
-    } else {
+        push_newest(f, i);
+    } else if (i != f->newest) {
         unlink_lru(f, i);
+        push_newest(f, i);
     }
-    push_newest(f, i);
     f->slots[i].users++;
     return &f->slots[i];
 }

@@ -44,6 +44,8 @@ int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint
     rfi_jobs_look(j);
     if (rfi_reader_overlaps(j->reader)) /* the others read one after the other: nothing would overtake */
         j->hedge_ns = (uint64_t)c->hedge_ms * 1000000u;
+    /* Under the policy raise nothing is ever entered in the error log: only what was there at birth counts. */
+    j->decided = c->on_error != RF_ON_ERROR_RAISE || c->faults_loaded > 0;
     j->files.whole = c->on_error == RF_ON_ERROR_RAISE && !c->mirrors;
     if (rc == 0)
         rc = rfi_resident_open(&j->cache, run, setup->dataset, &err);
@@ -83,14 +85,13 @@ static int plan_job(struct rfi_jobs *j, struct rfi_job *job)
 {
     struct rfi_content *content = &j->contents[job->ring];
     struct rfi_content_batch b = {0};
-    struct rfi_error err = {0};
     int rc = rfi_content_batch(content, &job->claim.generation, job->claim.ticket, &b);
     job->last = b.last;
     job->n_samples = b.n_samples;
     if (rc == 0 && !job->plan.cap)
-        rc = rfi_plan_init(&job->plan, (uint32_t)j->run->config.batch, &err);
+        rc = rfi_plan_init(&job->plan, (uint32_t)j->run->config.batch, NULL);
     if (rc == 0)
-        rc = rfi_plan_batch(j->setup->dataset, j->run->config.align, content->ids, job->n_samples, &job->plan, &err);
+        rc = rfi_plan_batch(j->setup->dataset, j->run->config.align, content->ids, job->n_samples, &job->plan, NULL);
     if (rc == 0 && j->cache.on)
         rc = rfi_resident_look(j, job);
     if (rc < 0)
@@ -103,31 +104,30 @@ int rfi_jobs_claim(struct rfi_jobs *j, uint32_t ring)
 {
     struct rfi_ring *r = &j->run->rings[ring];
     struct rfi_job *job = free_job(j);
-    struct rfi_claim claim;
     if (!job)
         return 0;
-    uint64_t now = rfi_now_ns();
-    int rc = rfi_ring_claim(r, j->worker, rfi_content_footprint, &j->contents[ring], &claim);
+    struct rfi_claim *claim = &job->claim;
+    int rc = rfi_ring_claim(r, j->worker, rfi_content_footprint, &j->contents[ring], claim);
     if (rc <= 0)
         return rc;
+    uint64_t now = rfi_now_ns();
     RFI_FAIL_POINT("claim");
-    rfi_run_record(j->run, ring, j->worker, claim.ticket, claim.data_offset);
-    if (claim.end) {
-        rfi_ring_publish_end(r, j->worker, &claim);
+    rfi_run_record(j->run, now, ring, j->worker, claim->ticket, claim->data_offset);
+    if (claim->end) {
+        rfi_ring_publish_end(r, j->worker, claim);
         return 1;
     }
-    memset(job, 0, offsetof(struct rfi_job, plan));
     rfi_repair_reset(&job->repair);
+    memset(&job->n_samples, 0, offsetof(struct rfi_job, repair.suspects) - offsetof(struct rfi_job, n_samples));
     job->used = true;
     job->ring = ring;
-    job->claim = claim;
     job->claimed_ns = now;
     j->used++;
     j->claimed++;
     atomic_store_explicit(&j->record->jobs, j->used, memory_order_relaxed);
     plan_job(j, job);
     RFI_FAIL_POINT("describe");
-    rfi_ring_writers_begin(r, claim.slot, j->queue);
+    rfi_ring_writers_begin(r, claim->slot, j->queue);
     RFI_FAIL_POINT("writers");
     job->writing = true;
     return 1;

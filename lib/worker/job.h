@@ -24,8 +24,6 @@ struct rfi_suspect {
 
 /* The batch's suspects, one at a time; see repair.h. */
 struct rfi_repair {
-    struct rfi_suspect *suspects; /* [cap] by slot; NULL until the first one */
-    uint32_t cap;
     bool any; /* some suspect is not SOUND */
     bool begun; /* checksums and the log were looked at */
     bool reading, issuing; /* a read is under way; some of it is still to be issued */
@@ -36,14 +34,18 @@ struct rfi_repair {
     int error; /* of this read */
     /* Search for a substitute: where it stands in the rank's epoch, and how far it went. */
     uint64_t at_batch, at_slot, looked, tried;
+    uint32_t n_decisions;
+    /* Kept from batch to batch: they own memory. */
+    struct rfi_suspect *suspects; /* [cap] by slot; NULL until the first one */
     struct rfi_fault *decisions; /* [n_decisions] */
-    uint32_t n_decisions, decisions_cap;
+    uint32_t cap, decisions_cap;
 };
 
 struct rfi_job {
     bool used;
     uint32_t ring; /* local index */
     struct rfi_claim claim;
+    /* From here on cleared for every batch. */
     uint32_t n_samples;
     bool last;
     uint64_t payload_bytes;
@@ -66,9 +68,9 @@ struct rfi_job {
     uint64_t error_sample;
     uint32_t skipped; /* samples left out of the batch */
     bool mixed; /* some bytes came from a mirror before anything had failed */
-    /* From here on kept from batch to batch: they own memory. */
-    struct rfi_batch_plan plan;
     struct rfi_repair repair;
+    /* Kept from batch to batch, with the end of `repair`: they own memory. */
+    struct rfi_batch_plan plan;
     uint8_t *kept; /* [batch] samples that come from the resident cache; NULL until one is looked for */
 };
 
@@ -119,6 +121,7 @@ struct rfi_jobs {
     uint64_t unbeaten_bytes; /* copied from the cache since the last beat */
     uint64_t hedge_ns; /* a read later than this is asked for again; 0: never */
     uint64_t hedged_ns; /* when late reads were looked for last */
+    bool decided; /* the error log may hold decisions about a batch */
     uint8_t *reported; /* [files * copies]: what was said of a copy; NULL until something is */
 };
 

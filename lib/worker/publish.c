@@ -46,26 +46,30 @@ static uint64_t sum_of(const struct rfi_jobs *j, const uint64_t *lengths, uint32
     return sum;
 }
 
-void rfi_publish_settle(struct rfi_jobs *j, struct rfi_job *job)
+static void settle(struct rfi_jobs *j, struct rfi_job *job, struct rfi_slot_shared *slot, const struct rfi_arrays *a)
 {
-    struct rfi_slot_shared *slot = &j->run->rings[job->ring].slots[job->claim.slot];
-    struct rfi_arrays a;
     uint32_t n = job->n_samples;
-    rfi_run_arrays(j->run, job->ring, job->claim.slot, &a);
     job->payload_bytes = 0;
     if (!job->error) {
-        memcpy(a.offsets, job->plan.offsets, n * sizeof *a.offsets);
-        memcpy(a.lengths, job->plan.lengths, n * sizeof *a.lengths);
-        for (uint32_t i = 0; a.field_offsets && i < n; i++)
-            job->payload_bytes += describe_fields(j, &a, a.ids[i], i);
-        if (!a.field_offsets)
-            job->payload_bytes = sum_of(j, a.lengths, n);
+        memcpy(a->offsets, job->plan.offsets, n * sizeof *a->offsets);
+        memcpy(a->lengths, job->plan.lengths, n * sizeof *a->lengths);
+        for (uint32_t i = 0; a->field_offsets && i < n; i++)
+            job->payload_bytes += describe_fields(j, a, a->ids[i], i);
+        if (!a->field_offsets)
+            job->payload_bytes = sum_of(j, a->lengths, n);
     }
-    if (a.labels)
-        describe_labels(j, &a, n);
+    if (a->labels)
+        describe_labels(j, a, n);
     slot->n_samples = n;
     slot->skipped = job->skipped;
     slot->payload_bytes = job->payload_bytes;
+}
+
+void rfi_publish_settle(struct rfi_jobs *j, struct rfi_job *job)
+{
+    struct rfi_arrays a;
+    rfi_run_arrays(j->run, job->ring, job->claim.slot, &a);
+    settle(j, job, &j->run->rings[job->ring].slots[job->claim.slot], &a);
 }
 
 void rfi_publish_describe(struct rfi_jobs *j, struct rfi_job *job, uint64_t epoch, uint64_t batch,
@@ -77,7 +81,7 @@ void rfi_publish_describe(struct rfi_jobs *j, struct rfi_job *job, uint64_t epoc
     rfi_run_arrays(j->run, job->ring, job->claim.slot, &a);
     memcpy(a.ids, content->ids, n * sizeof *a.ids);
     memcpy(a.flags, content->flags, n);
-    rfi_publish_settle(j, job);
+    settle(j, job, slot, &a);
     slot->epoch = epoch;
     slot->batch = batch;
     slot->data_offset = job->claim.data_offset;

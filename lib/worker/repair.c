@@ -12,14 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-void rfi_repair_reset(struct rfi_repair *r)
-{
-    if (r->any)
-        memset(r->suspects, 0, r->cap * sizeof *r->suspects);
-    *r = (struct rfi_repair){
-        .suspects = r->suspects, .cap = r->cap, .decisions = r->decisions, .decisions_cap = r->decisions_cap};
-}
-
 static struct rfi_suspect *suspect(const struct rfi_jobs *j, struct rfi_job *job, uint32_t slot)
 {
     struct rfi_repair *r = &job->repair;
@@ -184,9 +176,9 @@ static void begin(struct rfi_jobs *j, struct rfi_job *job)
     struct rfi_arrays a;
     struct rfi_repair *r = &job->repair;
     r->begun = true;
-    rfi_run_arrays(j->run, job->ring, job->claim.slot, &a);
-    if (!take_decisions(j, job) || !j->run->config.verify)
+    if ((j->decided && !take_decisions(j, job)) || !j->run->config.verify)
         return;
+    rfi_run_arrays(j->run, job->ring, job->claim.slot, &a);
     for (uint32_t i = 0; i < job->n_samples && !job->error; i++) {
         struct rfi_extent e;
         if ((r->any && r->suspects[i].state != RFI_SOUND) || matches(j, job, i, a.ids[i], job->plan.lengths[i]))
@@ -321,7 +313,7 @@ static void settle(struct rfi_jobs *j, struct rfi_job *job)
     rfi_publish_settle(j, job);
 }
 
-bool rfi_repair_step(struct rfi_jobs *j, struct rfi_job *job)
+bool rfi_repair_go(struct rfi_jobs *j, struct rfi_job *job)
 {
     struct rfi_repair *r = &job->repair;
     if (!r->begun)

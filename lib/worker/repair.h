@@ -9,6 +9,8 @@
 
 #include "worker/job.h"
 
+#include <string.h>
+
 /* A read of the batch (of this run of the plan) failed at [from, to) of a file. False: the job cannot live with it (policy raise and
  * no other copy), it has failed as a whole. */
 bool rfi_repair_failed_read(struct rfi_jobs *j, struct rfi_job *job, uint32_t run, uint32_t file, uint64_t from,
@@ -16,7 +18,17 @@ bool rfi_repair_failed_read(struct rfi_jobs *j, struct rfi_job *job, uint32_t ru
 
 /* All reads of the job have landed. True: another read is to be issued (repair.run from repair.copy); false:
  * the batch is as it will be published, or has failed. */
-bool rfi_repair_step(struct rfi_jobs *j, struct rfi_job *job);
+bool rfi_repair_go(struct rfi_jobs *j, struct rfi_job *job);
 
-/* Forgets the last batch; keeps the memory. */
-void rfi_repair_reset(struct rfi_repair *r);
+static inline bool rfi_repair_step(struct rfi_jobs *j, struct rfi_job *job)
+{
+    bool looks = j->decided || j->run->config.verify || j->cache.on;
+    return (looks || job->repair.any) && rfi_repair_go(j, job);
+}
+
+/* Forgets the suspects of the last batch. */
+static inline void rfi_repair_reset(struct rfi_repair *r)
+{
+    if (r->any)
+        memset(r->suspects, 0, r->cap * sizeof *r->suspects);
+}

@@ -70,6 +70,7 @@ bool frozen;
 /* Generation records: enough room that none is pushed out. */
 byte gen_first[CUTS + 1], gen_content[CUTS + 1], gen_place[CUTS + 1];
 byte n_gens = 1, cuts;
+byte counted; /* cuts, each from before its first place is wiped */
 byte cell[ARENA];
 /* One read under way per worker: it fills the batch's whole region. */
 bool reading[WORKERS];
@@ -132,7 +133,7 @@ inline lookup(t, r_index)
 #define WORK (CAN_RECYCLE || FREE_AT(freed) || FREE_AT(freed + 1) && FITS(freed + 1) || \
               DEPTH > 2 && FREE_AT(freed + DEPTH - 1) && FITS(freed + DEPTH - 1))
 
-#define FORGET t = 0; f = 0; edge = 0; index = 0; content = 0; where = 0; seen = 0; again = false
+#define FORGET t = 0; f = 0; edge = 0; index = 0; content = 0; where = 0; seen = 0; calm = 0; again = false
 
 /* Looks at the place of t: if it is set, `where`; if not, what is needed to compute it. The record is read in
  * two halves, which may be of two records. */
@@ -143,6 +144,18 @@ inline look(t)
     content = gen_content[index];
     where = (IS_SET(seen, t) -> OFFSET(seen) : 0)
 }
+
+/* The count of cuts before record and place are looked up, and none under way: what a claim goes by afterwards. */
+#ifdef MUT_SHORT_IN_CUT
+#define CALM counted
+#else
+#define CALM (frozen -> 255 : counted)
+#endif
+#ifdef MUT_SHORT_ALWAYS
+#define UNCHANGED true
+#else
+#define UNCHANGED (calm == counted)
+#endif
 
 /* The place below `freed` must never get lost while freed's own is unset: nobody could compute any place. */
 inline chain_holds()
@@ -207,7 +220,7 @@ inline forget_batch(t)
 
 proctype worker(byte me)
 {
-    byte t, f, edge, index, content, where;
+    byte t, f, edge, index, content, where, calm;
     short seen;
     bool again;
 
@@ -258,14 +271,11 @@ birth:
             :: t < f + DEPTH && !FREE_AT(t) -> t++
             :: else -> break
             od;
-            if
-            :: t < f + DEPTH && !again -> look(t)
-            :: else -> again = true
-            fi
+            again = again || t == f + DEPTH
         };
         if
         :: again -> goto idle
-        :: else
+        :: else -> d_step { calm = CALM; look(t) } /* an older count would only be stricter */
         fi;
         if
         :: IS_SET(seen, t)
@@ -290,14 +300,21 @@ birth:
         :: else
         fi;
 
-        /* Everything once more, now that it cannot change. */
+        /* Everything once more, now that it cannot change; nothing when no cut was made since. */
 #ifndef MUT_CONTENT_BEFORE_CLAIM
 #ifdef MUT_NO_RECHECK
         d_step { lookup(t, index); content = gen_content[index] };
 #else
-        d_step { look(t); again = LOUD(SLOT(t)) };
+        d_step {
+            again = LOUD(SLOT(t));
+            calm = (UNCHANGED -> 1 : 0);
+            if
+            :: !calm -> look(t)
+            :: else
+            fi
+        };
         if
-        :: again || IS_SET(seen, t)
+        :: again || calm || IS_SET(seen, t)
         :: else -> set_place(t)
         fi;
 #endif
@@ -319,7 +336,7 @@ birth:
                 desc_content[SLOT(t)] = content;
                 desc_offset[SLOT(t)] = where % ARENA
             fi;
-            f = 0; edge = 0; index = 0; content = 0; where = 0; seen = 0
+            f = 0; edge = 0; index = 0; content = 0; where = 0; seen = 0; calm = 0
         };
         if
         :: again -> goto idle
@@ -511,6 +528,7 @@ inline cut()
     };
     gen_content[index] = cuts_known;
     d_step { gen_first[index] = at; gen_place[index] = where; n_gens = index + 1 };
+    counted++;
     atomic {
         t = at;
         do

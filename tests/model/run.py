@@ -69,6 +69,8 @@ MUTATIONS = [
     ("ring", "RECYCLE_UNPUBLISHED", CUT, ASSERT),
     ("ring", "CONTENT_BEFORE_CLAIM", CUT, ASSERT),
     ("ring", "NO_RECHECK", CUT, ASSERT),
+    ("ring", "SHORT_IN_CUT", CUT, ASSERT),
+    ("ring", "SHORT_ALWAYS", CUT, ASSERT),
     ("ring", "NO_HOLD", CUT, ASSERT),
     ("ring", "NO_FREEZE", CUT, ASSERT),
     ("ring", "NO_WIPE", CUT, ASSERT),
