@@ -25,8 +25,3 @@ int rfi_cursor_place(struct rfi_cursor *c, uint64_t offset, uint64_t bytes, uint
     c->at = rfi_align_up(*ret_place + bytes, c->align);
     return 0;
 }
-
-uint64_t rfi_cursor_footprint(const struct rfi_cursor *c)
-{
-    return rfi_max(c->align, rfi_align_up(c->at, c->align));
-}

@@ -2,6 +2,7 @@
  * the full plan and for the bare footprint, so that the two cannot disagree. */
 #pragma once
 
+#include "base/bytes.h"
 #include "plan/plan.h"
 
 /* Where the next run goes. */
@@ -15,4 +16,7 @@ struct rfi_cursor {
 int rfi_cursor_place(struct rfi_cursor *c, uint64_t offset, uint64_t bytes, uint64_t *ret_place, bool *ret_in_place);
 
 /* What the cursor stands for: a multiple of A and at least A. */
-uint64_t rfi_cursor_footprint(const struct rfi_cursor *c);
+static inline uint64_t rfi_cursor_footprint(const struct rfi_cursor *c)
+{
+    return rfi_max(c->align, rfi_align_up(c->at, c->align));
+}

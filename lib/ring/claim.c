@@ -49,29 +49,35 @@ bool rfi_ring_recycle(struct rfi_ring *r)
     return got == PLACE_FIRST;
 }
 
+/* What a claimant has seen: the cuts before it looked at anything else, and the free edge. */
+struct view {
+    struct rfi_cuts cuts;
+    uint64_t freed, edge;
+};
+
 /* The first virtual offset that may not be written, and the `freed` it belongs to. */
-static int free_edge(struct rfi_ring *r, const struct rfi_sizes *sizes, uint64_t *ret_freed, uint64_t *ret_edge)
+static int free_edge(struct rfi_ring *r, const struct rfi_sizes *sizes, struct view *v)
 {
     struct rfi_generation space;
     struct rfi_record newest;
     uint64_t place, from;
     int rc;
 
-    *ret_freed = rfi_ring_freed(r);
-    if (*ret_freed + r->depth > RFI_TICKET_LIMIT)
+    v->freed = rfi_ring_freed(r);
+    if (v->freed + r->depth > RFI_TICKET_LIMIT)
         return -EOVERFLOW;
     /* What can be claimed lies in the newest record's arena, where batches from before the move take no room. A
      * move after this look only makes the edge too low: places in a new arena are laps further. */
     rfi_record_look(r, RFI_TICKET_LIMIT, &space, &newest);
     from = rfi_arena_from(newest.g);
-    rc = rfi_place_ensure(r, *ret_freed, *ret_freed, sizes, &place);
-    if (rc == 0 && from > *ret_freed)
-        rc = rfi_place_ensure(r, *ret_freed, from, sizes, &place);
+    rc = rfi_place_ensure(r, &v->cuts, v->freed, v->freed, sizes, &place);
+    if (rc == 0 && from > v->freed)
+        rc = rfi_place_ensure(r, &v->cuts, v->freed, from, sizes, &place);
     if (rc != 0)
         return rc;
-    *ret_edge = place + r->arena_bytes;
+    v->edge = place + r->arena_bytes;
     /* The place was `freed`'s only if freed stood still (tags repeat after 512 laps). */
-    return rfi_ring_freed(r) == *ret_freed ? 0 : RFI_RING_AGAIN;
+    return rfi_ring_freed(r) == v->freed ? 0 : RFI_RING_AGAIN;
 }
 
 /* A generation ends with END; what a cut left behind it, below the next generation, is END too: a claim
@@ -93,30 +99,17 @@ static bool stopped(const struct rfi_generation *g, uint64_t ticket)
     return g->stop_ticket && ticket >= g->stop_ticket;
 }
 
-/* What a claimant has seen: the free edge, and the number of cuts before it looked up record and place. */
-struct view {
-    uint64_t freed, edge;
-    uint64_t cuts;
-    bool calm; /* no cut was under way: all places that those cuts wipe were wiped */
-};
-
-static void look_for_cuts(const struct rfi_ring *r, struct view *v)
-{
-    v->cuts = atomic_load_explicit(&r->sh->cuts, memory_order_acquire); /* P5 */
-    /* After the count: who sees a cut counted sees it frozen here, or over and everything wiped. */
-    v->calm = !(atomic_load_explicit(&r->sh->freed, memory_order_acquire) & RFI_FREED_FROZEN); /* P5 */
-}
-
 /* After the claim of a ticket that fitted: record and place are what they were. A cut that changed them held the
  * ticket, and was counted before it let go, which the claim has seen (P5). It began after a calm look, so the count
- * has risen since. (Modelled: MUT_SHORT_IN_CUT, MUT_NO_RECHECK.) */
+ * has risen since. (Modelled: MUT_SHORT_IN_CUT, MUT_SHORT_ALWAYS.) */
 static bool unchanged(const struct rfi_ring *r, const struct view *v)
 {
-    return v->calm && atomic_load_explicit(&r->sh->cuts, memory_order_acquire) == v->cuts; /* P5 */
+    return v->cuts.calm && atomic_load_explicit(&r->sh->cuts, memory_order_acquire) == v->cuts.n; /* P5 */
 }
 
 /* 1: fits, *c filled in; 0: not now; RFI_RING_AGAIN; or a negative errno. */
-static int fits(struct rfi_ring *r, struct view *v, uint64_t ticket, const struct rfi_sizes *sizes, struct rfi_claim *c)
+static int fits(struct rfi_ring *r, const struct view *v, uint64_t ticket, const struct rfi_sizes *sizes,
+                struct rfi_claim *c)
 {
     struct rfi_record record;
     uint64_t place;
@@ -124,7 +117,6 @@ static int fits(struct rfi_ring *r, struct view *v, uint64_t ticket, const struc
 
     c->ticket = ticket;
     c->slot = rfi_slot_of(r, ticket);
-    look_for_cuts(r, v);
     rfi_record_look(r, ticket, &c->generation, &record);
     if (record.g != &c->generation)
         c->generation = *record.g;
@@ -132,7 +124,7 @@ static int fits(struct rfi_ring *r, struct view *v, uint64_t ticket, const struc
         return 0;
     c->end = ticket >= c->generation.end_ticket;
     record.g = &c->generation; /* the place's search looks too */
-    rc = rfi_place_ensure(r, v->freed, ticket, sizes, &place);
+    rc = rfi_place_ensure(r, &v->cuts, v->freed, ticket, sizes, &place);
     if (rc == 0)
         rc = rfi_footprint(r, &record, ticket, sizes, &c->footprint);
     if (rc != 0)
@@ -140,12 +132,20 @@ static int fits(struct rfi_ring *r, struct view *v, uint64_t ticket, const struc
     c->data_offset = place % r->arena_bytes;
     if (c->end || place + c->footprint <= v->edge)
         return 1;
-    rfi_blocked_note(r, ticket, place + c->footprint, v->cuts);
+    rfi_blocked_note(r, ticket, place + c->footprint, v->cuts.n);
     return 0;
 }
 
+static int fits_again(struct rfi_ring *r, uint64_t freed, uint64_t edge, const struct rfi_sizes *sizes,
+                      struct rfi_claim *c)
+{
+    struct view v = {.cuts = rfi_cuts_look(r), .freed = freed, .edge = edge};
+    return fits(r, &v, c->ticket, sizes, c);
+}
+
 /* The claim itself, and everything once more for a ticket that now cannot change. */
-static int take(struct rfi_ring *r, unsigned worker, struct view *v, const struct rfi_sizes *sizes, struct rfi_claim *c)
+static int take(struct rfi_ring *r, unsigned worker, const struct view *v, const struct rfi_sizes *sizes,
+                struct rfi_claim *c)
 {
     struct rfi_slot_shared *s = &r->slots[c->slot];
     uint64_t word = rfi_free_word(c->ticket);
@@ -157,7 +157,7 @@ static int take(struct rfi_ring *r, unsigned worker, struct view *v, const struc
     /* The mask too: since the look at it, a worker may have claimed, submitted and died. (Modelled.) */
     rc = 0;
     if (atomic_load_explicit(&s->writers, memory_order_acquire) == 0) /* P8 */
-        rc = unchanged(r, v) ? 1 : fits(r, v, c->ticket, sizes, c);
+        rc = unchanged(r, v) ? 1 : fits_again(r, v->freed, v->edge, sizes, c);
     if (rc != 1) {
         rfi_ring_unclaim(r, worker, c);
         return rc == 0 ? RFI_RING_AGAIN : rc;
@@ -170,8 +170,8 @@ static int take(struct rfi_ring *r, unsigned worker, struct view *v, const struc
 
 static int claim_once(struct rfi_ring *r, unsigned worker, const struct rfi_sizes *sizes, struct rfi_claim *c)
 {
-    struct view v;
-    int rc = free_edge(r, sizes, &v.freed, &v.edge);
+    struct view v = {.cuts = rfi_cuts_look(r)};
+    int rc = free_edge(r, sizes, &v);
 
     if (rc != 0)
         return rc;

@@ -94,19 +94,20 @@ static bool find_base(struct rfi_ring *r, uint64_t low, uint64_t ticket, uint64_
     }
 }
 
-int rfi_place_find(struct rfi_ring *r, uint64_t low, uint64_t ticket, const struct rfi_sizes *sizes, uint64_t *ret)
+int rfi_place_find(struct rfi_ring *r, const struct rfi_cuts *cuts, uint64_t low, uint64_t ticket,
+                   const struct rfi_sizes *sizes, uint64_t *ret)
 {
-    uint64_t cuts = atomic_load_explicit(&r->sh->cuts, memory_order_acquire), t; /* P5 */
+    uint64_t t;
 
     /* In the middle of a cut the count says nothing: some words are wiped already and some are not. */
-    if (atomic_load_explicit(&r->sh->freed, memory_order_acquire) & RFI_FREED_FROZEN) /* P5 */
+    if (!cuts->calm)
         return RFI_RING_AGAIN;
     if (ticket > 0 && rfi_place_get(r, ticket - 1, ret)) /* nearly always */
-        return set_place(r, ticket, *ret, cuts, sizes, ret);
+        return set_place(r, ticket, *ret, cuts->n, sizes, ret);
     if (!find_base(r, low, ticket, &t))
         return RFI_RING_AGAIN;
     for (;; t++) {
-        int rc = t < low ? (rfi_place_get(r, t, ret) ? 0 : RFI_RING_AGAIN) : set_place(r, t, *ret, cuts, sizes, ret);
+        int rc = t < low ? (rfi_place_get(r, t, ret) ? 0 : RFI_RING_AGAIN) : set_place(r, t, *ret, cuts->n, sizes, ret);
         if (rc != 0 || t == ticket)
             return rc;
     }

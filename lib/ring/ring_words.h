@@ -108,14 +108,29 @@ static inline bool rfi_place_get(const struct rfi_ring *r, uint64_t ticket, uint
     return rfi_place_is_set(word, at.tag);
 }
 
+/* The number of cuts before record and place are looked up. */
+struct rfi_cuts {
+    uint64_t n;
+    bool calm; /* none was under way: all places that those wipe were wiped */
+};
+
+static inline struct rfi_cuts rfi_cuts_look(const struct rfi_ring *r)
+{
+    struct rfi_cuts c = {.n = atomic_load_explicit(&r->sh->cuts, memory_order_acquire)}; /* P5 */
+    /* After the count: who sees a cut counted sees it frozen here, or over and everything wiped. */
+    c.calm = !(atomic_load_explicit(&r->sh->freed, memory_order_acquire) & RFI_FREED_FROZEN); /* P5 */
+    return c;
+}
+
 /* Sets the place of `ticket` if it is unset, and all unset ones below it down to the nearest set one. `low`
  * is a value of freed: no place below low - 1 is asked for. 0, RFI_RING_AGAIN or a negative errno. */
-int rfi_place_find(struct rfi_ring *r, uint64_t low, uint64_t ticket, const struct rfi_sizes *sizes, uint64_t *ret);
+int rfi_place_find(struct rfi_ring *r, const struct rfi_cuts *cuts, uint64_t low, uint64_t ticket,
+                   const struct rfi_sizes *sizes, uint64_t *ret);
 
-static inline int rfi_place_ensure(struct rfi_ring *r, uint64_t low, uint64_t ticket, const struct rfi_sizes *sizes,
-                                   uint64_t *ret)
+static inline int rfi_place_ensure(struct rfi_ring *r, const struct rfi_cuts *cuts, uint64_t low, uint64_t ticket,
+                                   const struct rfi_sizes *sizes, uint64_t *ret)
 {
-    return rfi_place_get(r, ticket, ret) ? 0 : rfi_place_find(r, low, ticket, sizes, ret);
+    return rfi_place_get(r, ticket, ret) ? 0 : rfi_place_find(r, cuts, low, ticket, sizes, ret);
 }
 
 /* Where a batch of `footprint` bytes begins whose predecessor ends at `end`. */

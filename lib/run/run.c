@@ -260,26 +260,6 @@ void rfi_run_disown(struct rfi_run_view *r)
     pthread_mutex_unlock((pthread_mutex_t *)(void *)r->coordinator->owner);
 }
 
-void rfi_run_arrays(const struct rfi_run_view *r, uint32_t ring, uint32_t slot, struct rfi_arrays *ret)
-{
-    const struct rfi_config_shared *c = &r->config;
-    unsigned char *p = r->descriptors + c->descriptor_stride * ((uint64_t)ring * c->depth + slot);
-    *ret = (struct rfi_arrays){.offsets = (uint64_t *)p};
-    ret->lengths = ret->offsets + c->batch;
-    ret->ids = ret->lengths + c->batch;
-    uint64_t *at = ret->ids + c->batch;
-    if (c->has_labels) {
-        ret->labels = (int64_t *)at;
-        at += c->batch;
-    }
-    if (c->n_fields > 1) {
-        ret->field_offsets = at;
-        ret->field_lengths = at + c->batch * c->n_fields;
-        at += 2 * c->batch * c->n_fields;
-    }
-    ret->flags = (uint8_t *)at;
-}
-
 void rfi_run_record(struct rfi_run_view *r, uint64_t now_ns, uint32_t ring, uint32_t worker, uint64_t ticket,
                     uint64_t data_offset)
 {

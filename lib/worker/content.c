@@ -13,6 +13,7 @@ int rfi_content_init(struct rfi_content *c, const struct rfi_dataset *d, const s
     *c = (struct rfi_content){.dataset = d, .lens = lens, .rank = rank, .align = align, .known_cap = 4 * depth};
     c->ids = malloc(batch * sizeof *c->ids);
     c->flags = malloc(batch);
+    c->dense.is = rfi_dataset_fixed_bytes(d) > 0;
     c->known = calloc(c->known_cap, sizeof *c->known);
     if (!c->ids || !c->flags || !c->known)
         return rfi_fail(&c->err, ENOMEM, "out of memory for the contents of rank %u", rank);
@@ -91,7 +92,7 @@ int rfi_content_footprint(void *ctx, const struct rfi_generation *g, uint64_t ti
         return 0;
     }
     rfi_run_content(c->lens, g, ticket, &epoch, &batch);
-    if (rfi_dataset_fixed_bytes(c->dataset))
+    if (c->dense.is)
         return dense_footprint(c, epoch, batch, g->log_length, ret);
     struct rfi_known_footprint *k = &c->known[(epoch * c->lens->len + batch) % c->known_cap];
     if (k->bytes && k->epoch == epoch && k->batch == batch && k->moves == g->log_length) {

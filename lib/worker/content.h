@@ -25,9 +25,10 @@ struct rfi_content {
     } * known; /* [known_cap], direct mapped; bytes 0: empty */
     uint32_t known_cap;
     struct {
-        uint64_t bytes; /* 0: not known */
+        bool is; /* all samples are of one size */
         uint32_t n;
-    } dense; /* footprint of n samples of one size */
+        uint64_t bytes; /* footprint of n of them; 0: not known */
+    } dense;
     struct rfi_error err;
 };
 

@@ -46,6 +46,7 @@ int rfi_jobs_init(struct rfi_jobs *j, const struct rfi_worker_setup *setup, uint
         j->hedge_ns = (uint64_t)c->hedge_ms * 1000000u;
     /* Under the policy raise nothing is ever entered in the error log: only what was there at birth counts. */
     j->decided = c->on_error != RF_ON_ERROR_RAISE || c->faults_loaded > 0;
+    j->judges = j->decided || c->verify;
     j->files.whole = c->on_error == RF_ON_ERROR_RAISE && !c->mirrors;
     if (rc == 0)
         rc = rfi_resident_open(&j->cache, run, setup->dataset, &err);

@@ -121,7 +121,7 @@ struct rfi_jobs {
     uint64_t unbeaten_bytes; /* copied from the cache since the last beat */
     uint64_t hedge_ns; /* a read later than this is asked for again; 0: never */
     uint64_t hedged_ns; /* when late reads were looked for last */
-    bool decided; /* the error log may hold decisions about a batch */
+    bool decided, judges; /* the error log may hold decisions about a batch; every batch is looked at when it is read */
     uint8_t *reported; /* [files * copies]: what was said of a copy; NULL until something is */
 };
 

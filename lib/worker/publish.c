@@ -82,15 +82,12 @@ void rfi_publish_describe(struct rfi_jobs *j, struct rfi_job *job, uint64_t epoc
     memcpy(a.ids, content->ids, n * sizeof *a.ids);
     memcpy(a.flags, content->flags, n);
     settle(j, job, slot, &a);
+    /* Where it lies is there since the claim; who publishes comes with the publication. */
     slot->epoch = epoch;
     slot->batch = batch;
-    slot->data_offset = job->claim.data_offset;
-    slot->footprint = job->claim.footprint;
-    slot->arena = rfi_arena_number(&job->claim.generation);
     slot->last = job->last;
     slot->resident = job->resident;
     slot->claimed_ns = job->claimed_ns;
-    slot->worker = j->worker;
     slot->remote = j->run->config.nodes > 1 && rfi_topology_current_node() != j->run->ranks[job->ring].node;
     slot->error = 0;
 }

@@ -22,8 +22,7 @@ bool rfi_repair_go(struct rfi_jobs *j, struct rfi_job *job);
 
 static inline bool rfi_repair_step(struct rfi_jobs *j, struct rfi_job *job)
 {
-    bool looks = j->decided || j->run->config.verify || j->cache.on;
-    return (looks || job->repair.any) && rfi_repair_go(j, job);
+    return (j->judges || j->cache.on || job->repair.any) && rfi_repair_go(j, job);
 }
 
 /* Forgets the suspects of the last batch. */
