@@ -185,6 +185,23 @@ Test(sleepers, a_cut_between_look_and_claim_gives_the_new_content)
     }
 }
 
+/* The place is set already: the cut comes after the last look before the claim. */
+Test(sleepers, a_cut_right_before_the_claim_is_noticed_after_it)
+{
+    struct sleeper s;
+    struct rfi_claim c;
+
+    sleeper_make(&s, CUT, 1, 0);
+    first_ticket(&s);
+    cr_assert(eq(int, rfi_ring_claim(&s.other, 2, fixture_footprint, &s.f, &c), 1));
+    rfi_ring_unclaim(&s.other, 2, &c);
+    cr_assert(eq(int, rfi_ring_claim(s.f.r, 1, sleeping_footprint, &s, &c), 1));
+    cr_assert(s.done);
+    cr_assert(eq(u64, c.ticket, 1));
+    check_chain(&s, 1, 1, &c);
+    fixture_free(&s.f);
+}
+
 Test(sleepers, a_cut_in_progress_hides_its_tickets)
 {
     struct sleeper s;
