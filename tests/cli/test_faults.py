@@ -52,11 +52,11 @@ def run(ringfeed, new_name):
 
 
 def last_stat(ringfeed, name):
-    """Of a run of which everything but rank 0's last batch is delivered, and that one is ready."""
+    """Of a run of which everything but rank 0's last batch is delivered, and that one is ready, with the end behind it."""
     deadline = time.monotonic() + 30
     while True:
         stat = ringfeed.json("stat", name)
-        if stat["ranks"][0]["ready"] >= 1:
+        if stat["ranks"][0]["ready"] >= 2:
             return stat
         assert time.monotonic() < deadline, stat
         time.sleep(0.01)

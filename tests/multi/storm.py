@@ -247,7 +247,8 @@ class Storm:
         self.resume()
         footprint.judge()
         self.looks += footprint.looks
-        assert len(shm_objects()) in (0, 2), shm_objects()
+        whole = [len(shm_objects()) in (0, 2) or time.sleep(0.1) for _ in range(20)]  # at its end one goes after the other
+        assert any(whole), shm_objects()
         self.judge(serve, trainers, wanted, made, order)
 
     def judge(self, serve, trainers, wanted, made, order):
