@@ -4,11 +4,12 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 
-enum { NONE = UINT32_MAX, LOOK_NS = 1000000 };
+enum { LOOK_NS = 1000000 };
 
 static bool is_late(const struct rfi_jobs *j, const struct rfi_flight *f, uint64_t now)
 {
-    return f->used && f->job && !f->job->error && f->twin == NONE && !f->hedge && now - f->asked_ns >= j->hedge_ns;
+    return f->used && f->job && !f->job->error && f->twin == RFI_NO_FLIGHT && !f->hedge &&
+           now - f->asked_ns >= j->hedge_ns;
 }
 
 /* The repair has its own idea of which copy is good; any other read starts with the first mirror. */
@@ -58,7 +59,7 @@ void rfi_jobs_hedge(struct rfi_jobs *j)
     if (now - j->hedged_ns < LOOK_NS)
         return;
     j->hedged_ns = now;
-    for (uint32_t tag = 0; tag < j->reader->depth && j->free_flight != NONE; tag++) {
+    for (uint32_t tag = 0; tag < j->reader->depth && j->free_flight != RFI_NO_FLIGHT; tag++) {
         if (!is_late(j, &j->flights[tag], now))
             continue;
         if (ask_again(j, tag))
@@ -71,7 +72,7 @@ void rfi_jobs_hedge(struct rfi_jobs *j)
 bool rfi_hedge_settled(struct rfi_jobs *j, uint32_t tag, int error)
 {
     struct rfi_flight *f = &j->flights[tag], *twin = &j->flights[f->twin];
-    f->twin = twin->twin = NONE;
+    f->twin = twin->twin = RFI_NO_FLIGHT;
     if (error)
         return true;
     twin->job = NULL;

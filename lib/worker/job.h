@@ -74,6 +74,8 @@ struct rfi_job {
     uint8_t *kept; /* [batch] samples that come from the resident cache; NULL until one is looked for */
 };
 
+enum { RFI_NO_FLIGHT = UINT32_MAX };
+
 /* One read in flight; the index is its entry in the shared table and its staging place. `job` is NULL once
  * nobody waits for it any more (its twin came first): it lands in staging, and then its place is free. */
 struct rfi_flight {
