@@ -354,7 +354,14 @@ RF_PUBLIC int rf_prefetch(rf_trainer *t, uint32_t batches);
 RF_PUBLIC int rf_reset(rf_trainer *t);
 /* Goes to batch 0 of `epoch`; nothing happens when the ring already stands there. */
 RF_PUBLIC int rf_set_epoch(rf_trainer *t, uint64_t epoch);
+/* Goes to `batch` of `epoch`, as rf_restore does; a batch at or behind the epoch's last is the beginning of the next one.
+ * -ENOTSUP: the ranks of this run exchange batches. */
+RF_PUBLIC int rf_seek(rf_trainer *t, uint64_t epoch, uint64_t batch);
 RF_PUBLIC int rf_detach(rf_trainer *t);
+/* `check` is called between the slices of rf_next's wait, each at most 20 ms long and ended early by a signal; a non-zero
+ * result ends it with -EINTR. For languages with signal handlers of their own. It may release batches of this
+ * handle. NULL: none. */
+RF_PUBLIC void rf_on_wait(rf_trainer *t, int (*check)(void *ctx), void *ctx);
 RF_PUBLIC const char *rf_trainer_error(const rf_trainer *t);
 
 typedef struct rf_trainer_info {
@@ -371,6 +378,8 @@ typedef struct rf_trainer_info {
 
 RF_PUBLIC void rf_trainer_get_info(const rf_trainer *t, rf_trainer_info *ret);
 RF_PUBLIC const char *rf_trainer_field_name(const rf_trainer *t, uint32_t field);
+/* Facts of the dataset that the run serves, from the segment: no file is opened. */
+RF_PUBLIC void rf_trainer_get_dataset(const rf_trainer *t, rf_dataset_info *ret);
 
 /* ------------------------------------------------------------------------------------------------
  * Checkpoints: where a run stands, as batches released. A file is small JSON with a checksum; the server
@@ -403,6 +412,16 @@ RF_PUBLIC int rf_checkpoint_rank(rf_checkpoint *c, uint32_t rank, rf_checkpoint_
  * during the call; -EINVAL when it is another. */
 RF_PUBLIC int64_t rf_checkpoint_processed(rf_checkpoint *c, rf_dataset *d, uint32_t rank, uint64_t from, uint64_t count,
                                           uint64_t *ids);
+/* The checkpoint of a run with order `o` over `d` in which every rank has done `batch` batches of `epoch`, or all that it
+ * has there. `from`: what that run went on from, as `rf_server_options.resume`; NULL: it began by itself. For
+ * programs that keep their own record of where they stand. -EINVAL: `from` is of another dataset or order (both values
+ * in the text); -ENOTSUP: strategy adaptive, whose ranks exchange batches. `d` is borrowed during the call. */
+RF_PUBLIC int rf_checkpoint_make(rf_dataset *d, const rf_order_options *o, const rf_checkpoint *from, uint64_t epoch,
+                                 uint64_t batch, rf_checkpoint **ret);
+/* How often the world size changed in the middle of an epoch that still counts, plus one. */
+RF_PUBLIC uint32_t rf_checkpoint_stages(const rf_checkpoint *c);
+/* Options of the order now. Texts are valid until the checkpoint is closed. */
+RF_PUBLIC void rf_checkpoint_order(const rf_checkpoint *c, rf_order_options *ret);
 RF_PUBLIC const char *rf_checkpoint_error(const rf_checkpoint *c);
 
 /* Takes this trainer's rank to where the checkpoint has it. What was prefetched is dropped: the next batch is the
@@ -449,7 +468,8 @@ typedef struct rf_rank_stat {
      * started, and when the ring moved. 0 checked: the kernel does not say. */
     uint32_t pages_checked, pages_on_node;
     uint64_t ring_bytes, huge_bytes; /* its memory, and how much of that is in huge pages; ring_bytes 0: not known */
-    uint64_t reserved[2];
+    uint64_t attached; /* how often a trainer has attached; 0: never */
+    uint64_t reserved[1];
 } rf_rank_stat;
 
 typedef struct rf_worker_stat {

@@ -290,6 +290,14 @@ void rfi_trainer_interrupt_by(rf_trainer *t, const volatile sig_atomic_t *flag)
     t->interrupt = flag;
 }
 
+void rf_on_wait(rf_trainer *t, int (*check)(void *ctx), void *ctx)
+{
+    if (!t)
+        return;
+    t->on_wait = check;
+    t->on_wait_ctx = ctx;
+}
+
 const char *rf_trainer_error(const rf_trainer *t)
 {
     return t ? t->err.text : rf_last_error();
@@ -315,6 +323,12 @@ void rf_trainer_get_info(const rf_trainer *t, rf_trainer_info *ret)
                              .arena_bytes = c->arena_bytes,
                              .server_pid = (int)t->run.segment.owner_pid};
     snprintf(ret->name, sizeof ret->name, "%.64s", t->run.segment.name);
+}
+
+void rf_trainer_get_dataset(const rf_trainer *t, rf_dataset_info *ret)
+{
+    if (t && ret)
+        rfi_dataset_info(t->dataset, ret);
 }
 
 const char *rf_trainer_field_name(const rf_trainer *t, uint32_t field)

@@ -249,10 +249,10 @@ static int wait_ready(struct rf_trainer *t, int timeout_ms, enum rfi_take *ret)
             return 0;
         if (rfi_trainer_check(t) < 0)
             return t->err.code;
+        if ((t->interrupt && *t->interrupt) || (t->on_wait && t->on_wait(t->on_wait_ctx)))
+            return rfi_trainer_fail(t, EINTR, "interrupted while waiting for a batch of rank %u", t->ring.rank);
         if (only_we_can_help(t))
             return deadlock(t);
-        if (t->interrupt && *t->interrupt)
-            return rfi_trainer_fail(t, EINTR, "interrupted while waiting for a batch of rank %u", t->ring.rank);
         if (at_gate(t) && progress(t) != seen) {
             seen = progress(t);
             until = now + (uint64_t)timeout_ms * 1000000u;

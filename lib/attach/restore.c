@@ -52,6 +52,16 @@ int rf_restore(rf_trainer *t, const rf_checkpoint *c)
     return rfi_trainer_seek(t, RFI_OP_RESTORE, at.epoch, at.batch);
 }
 
+int rf_seek(rf_trainer *t, uint64_t epoch, uint64_t batch)
+{
+    int rc = rfi_trainer_check(t);
+    if (rc < 0)
+        return rc;
+    if (batch && batch >= rfi_run_len(&t->lens, epoch))
+        return rfi_trainer_seek(t, RFI_OP_RESTORE, epoch + 1, 0);
+    return rfi_trainer_seek(t, RFI_OP_RESTORE, epoch, batch);
+}
+
 int rf_rebalance(rf_trainer *t)
 {
     uint64_t moved;

@@ -256,7 +256,8 @@ static int spawn(struct rf_server *s, const char *command, struct args *a, struc
     sigaddset(&defaults, SIGINT);
     sigaddset(&defaults, SIGTERM);
     posix_spawnattr_setsigdefault(&attr, &defaults);
-    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    /* A group of its own: the ^C of a terminal is for the caller, who ends the server if it means to end. */
+    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
     /* A caller that only trains never reads this pipe: a full one must lose messages, not stop the server. */
     fcntl(said[1], F_SETFL, O_NONBLOCK);
     int rc = posix_spawnp(&s->pid, command, &actions, &attr, a->v, environ);

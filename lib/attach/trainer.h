@@ -22,6 +22,8 @@ struct rf_trainer {
     int exchange_ms; /* how long the server may take to answer */
     bool broken; /* a request's outcome is unknown: the handle can only be detached */
     const volatile sig_atomic_t *interrupt; /* non-zero: `next` gives up waiting; may be NULL */
+    int (*on_wait)(void *ctx); /* asked between slices of a wait; may be NULL */
+    void *on_wait_ctx;
     pid_t pid; /* who attached, for messages */
     uint32_t *mark; /* 1 in that process, 0 in its forked children, which may not use the handle */
     uint64_t next; /* ticket that `next` takes */

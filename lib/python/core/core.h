@@ -1,0 +1,140 @@
+/* ringfeed._core: what its files share. The extension knows the public header and Python's stable ABI, nothing else; it
+ * moves no bytes. Everything here runs with the GIL held unless it says so: the GIL is what makes a trainer's handle
+ * "for one thread". */
+#pragma once
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <ringfeed/ringfeed.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+/* ---- errors.c ---- */
+
+int rfp_errors_init(PyObject *module);
+/* Raises the exception of a negative errno with the library's text; returns NULL. */
+PyObject *rfp_raise(int code, const char *text);
+/* A place in Python code. Noting one costs a fraction of what finding its line does, which is for messages. */
+struct rfp_place {
+    PyObject *code, *instruction; /* owned, or NULL */
+};
+
+void rfp_place_note(struct rfp_place *p); /* where Python stands now */
+void rfp_place_forget(struct rfp_place *p);
+/* "FILE:LINE", or "an unknown place". */
+void rfp_place_text(const struct rfp_place *p, char *buf, size_t cap);
+
+/* ---- options.c ---- */
+
+struct rfp_options {
+    rf_dataset_options dataset;
+    rf_order_options order;
+    rf_server_options server;
+    PyObject *keep; /* list: what the pointers above lead into */
+    const char **paths, **resume, **mirrors;
+};
+
+/* From a dict of keyword arguments, named as the fields of the structs. -1: an exception is set. */
+int rfp_options_read(PyObject *dict, struct rfp_options *o);
+void rfp_options_free(struct rfp_options *o);
+/* What an order depends on, as a dict that rfp_options_read takes. */
+PyObject *rfp_order_dict(const rf_order_options *o);
+
+/* ---- dataset.c ---- */
+
+int rfp_dataset_init(PyObject *module);
+PyObject *rfp_dataset_dict(const rf_dataset_info *info, PyObject *field_names);
+rf_dataset *rfp_dataset_handle(PyObject *dataset); /* NULL: TypeError or ValueError is set */
+
+/* ---- server.c, state.c, stat.c ---- */
+
+int rfp_server_init(PyObject *module);
+int rfp_checkpoint_init(PyObject *module);
+rf_checkpoint *rfp_checkpoint_handle(PyObject *checkpoint);
+PyObject *rfp_stat(PyObject *module, PyObject *name);
+
+/* ---- trainer.c, next.c ---- */
+
+struct rfp_lease;
+
+/* A rank's handle, how far its batches were returned to the user, and what of them is still out. */
+struct rfp_trainer {
+    PyObject_HEAD rf_trainer *handle; /* NULL: detached */
+    rf_trainer_info info;
+    rf_dataset_info dataset;
+    char format[8]; /* of a sample's elements, as in struct; "B": bytes */
+    uint32_t n_dims; /* of a whole batch, with the leading one */
+    Py_ssize_t shape[17], item_bytes; /* shape[0] is a batch's own */
+    PyObject *batch_type;
+    allocfunc batch_alloc;
+    pid_t pid; /* who attached */
+    int timeout_ms;
+    bool closed; /* by the user; the handle goes with the last lease */
+    bool waiting; /* somebody waits without the GIL: the handle is in use */
+    bool warned;
+    int wait_rounds;
+    PyThreadState *saved; /* of who waits */
+    struct rfp_lease *pending; /* given back while somebody waited */
+    struct rfp_lease *spare; /* free list */
+    uint32_t leases, held; /* alive; of these, not released */
+    uint64_t serial; /* of the newest iterator */
+    uint64_t epoch, step; /* the next batch that the user gets */
+    bool ended; /* the epoch's last batch was returned */
+    struct rfp_lease *ahead; /* a batch of a later epoch: this one was shorter than it seemed */
+    int writable;
+    PyObject *layout; /* how samples look, for ringfeed/_batch.py */
+    struct rfp_lease *newest; /* list of the leases that are alive, newest first */
+};
+
+int rfp_trainer_init(PyObject *module);
+struct rfp_trainer *rfp_trainer_of(PyObject *o);
+/* Detaches once nobody needs the mapping any more. */
+void rfp_trainer_settle(struct rfp_trainer *t);
+int rfp_epoch_init(PyObject *module);
+/* `owner` lives as long as the iterator. */
+PyObject *rfp_epoch_new(struct rfp_trainer *t, uint64_t epoch, PyObject *owner);
+
+/* ---- batch.c, view.c ---- */
+
+/* A batch that was taken, shared by the batch object and all views into it. */
+struct rfp_lease {
+    uint32_t refs;
+    uint32_t views; /* that lead into its memory */
+    bool released;
+    struct rfp_trainer *trainer; /* owned */
+    struct rfp_lease *next; /* in a free list or the pending one */
+    struct rfp_lease *older, *newer;
+    struct rfp_place taken; /* for messages about who holds what */
+    rf_batch b;
+};
+
+int rfp_batch_init(PyObject *module);
+struct rfp_lease *rfp_lease_new(struct rfp_trainer *t, const rf_batch *b);
+void rfp_lease_drop(struct rfp_lease *l);
+/* Gives the batch back, now or when the one who waits has the GIL. */
+void rfp_lease_release(struct rfp_lease *l);
+/* What was given back while somebody waited. */
+void rfp_lease_flush(struct rfp_trainer *t);
+PyObject *rfp_batch_new(struct rfp_lease *l); /* takes the reference over, also on failure */
+
+int rfp_view_init(PyObject *module);
+PyObject *rfp_view_new(struct rfp_lease *l, const void *at, Py_ssize_t bytes, bool writable);
+
+/* ---- small things ---- */
+
+static inline int rfp_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **ret)
+{
+    PyObject *type = PyType_FromSpec(spec);
+    if (!type)
+        return -1;
+    *ret = (PyTypeObject *)type;
+    return PyModule_AddType(module, *ret);
+}
+
+/* The end of every tp_dealloc here: types are heap types. */
+static inline void rfp_free_object(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
+    Py_DECREF(type);
+}
