@@ -57,6 +57,7 @@ static void read_rank(const struct rfi_run_view *r, uint32_t i, rf_rank_stat *s)
     struct rfi_generation g;
     *s = (rf_rank_stat){.rank = ring->rank, .depth = ring->depth, .node = r->ranks[i].node};
     s->pid = atomic_load_explicit(&r->ranks[i].pid, memory_order_relaxed);
+    s->attached = atomic_load_explicit(&r->ranks[i].incarnation, memory_order_relaxed);
     s->status = status(&r->ranks[i].status);
     rfi_ring_generation_settled(ring, released, &g);
     rfi_run_content(&r->ranks[i].lens, &g, released < g.first_ticket ? g.first_ticket : released, &s->epoch, &s->batch);

@@ -200,13 +200,13 @@ def test_copy_lasts(make):
         assert [type(b).__name__ for b in loader] == ["CopiedBatch"] * 4 and held(loader) == 0
 
 
-def test_holding_too_many_names_the_line(loader):
+def test_holding_too_many_arrays_names_the_line(loader):
     kept = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with pytest.raises(rf.RingfeedError, match=r"test_batch\.py:\d+") as error:
             for batch in loader:  # the line that is meant
-                kept.append(batch)
+                kept.append(batch.data)
     assert error.value.errno == 35 and "copy()" in str(error.value)
     assert len(kept) == 4
     (one,) = [w for w in caught if issubclass(w.category, RuntimeWarning)]
@@ -216,6 +216,43 @@ def test_holding_too_many_names_the_line(loader):
     # It goes on where it was, once there is room.
     del kept[0], batch
     assert numpy.array_equal(next(loader._trainer.begin(0, False, loader)).data, loader.written[32:40])
+
+
+@pytest.mark.parametrize("kind", ["npy", "tar", "webdataset", "idx"])
+def test_batches_that_are_held_move_out_of_the_way(make, kind):
+    """As a DataLoader's can be: list(loader), or a variable of an earlier loop."""
+    made = getattr(make, kind)(60)
+    with rf.Loader(made.path, 5, shuffle=True, prefetch=3) as loader:
+        with pytest.warns(RuntimeWarning, match="are held"):
+            batches = list(loader)
+        again = [b.copy() for b in loader]  # what the ring holds now is others' bytes
+        assert sorted(i for b in batches for i in b.ids.tolist()) == list(range(60))
+        for b in batches:
+            assert len(b) == 5 and not b.resident
+            for k, (i, sample) in enumerate(zip(b.ids, b.samples())):
+                value = sample[0] if made.samples[0].label is not None else sample
+                expected = made.samples[i]
+                if isinstance(value, dict):
+                    assert {name: bytes(v) for name, v in value.items()} == expected.fields
+                else:
+                    assert bytes(value) == expected.data
+                assert b.labels is None or b.labels[k] == expected.label
+        assert len(again) == 12
+        for b in batches:
+            del sample, value
+            b.release()
+            sample = value = None
+            with pytest.raises(ValueError, match="was released"):
+                b.ids
+
+
+def test_arrays_of_a_moved_batch(loader):
+    old = next(iter(loader))
+    assert old.data[0, 0] == loader.written[0, 0]
+    assert sum(len(b) for b in loader) == 64
+    assert numpy.array_equal(old.data, loader.written[:8])
+    old.torch()[:] = 1
+    assert (old.data == 1).all()
 
 
 def test_unpacking_needs_labels_and_one_field(loader, make):

@@ -105,7 +105,7 @@ def test_leaving_a_loop_early_drops_the_rest(make, order):
     made = make.npy(100)
     expected = order(made, "--batch", 10, "--shuffle", "full", epochs=4)
     with rf.Loader(made.path, 10, shuffle=True) as loader:
-        assert [b.ids.tolist() for b, _ in zip(loader, range(3))][:3] == expected[0][:3]
+        assert [b.ids.tolist() for _, b in zip(range(3), loader)] == expected[0][:3]
         assert next(iter(loader)).ids.tolist() == expected[1][0]
         assert batches_of(loader) == expected[2]
         assert batches_of(loader) == expected[3]

@@ -132,9 +132,9 @@ def test_many_resumes_one_batch_each(data, expected):
         with loader_of(data) as loader:
             if state:
                 loader.load_state_dict(through_json(state))
-            got += [b.ids.tolist() for b, _ in zip(loader, range(1))]
+            got += [b.ids.tolist() for _, b in zip(range(1), loader)]
             state = loader.state_dict()
-    assert got == expected[0][:9]
+    assert got == expected[0] + expected[1][:1]  # the eighth finds the epoch at its end
 
 
 def test_small_and_plain(data):
@@ -165,7 +165,7 @@ def test_state_of_an_attached_loader(make, ringfeed, run_name, order):
     expected = order(made, "--batch", 8, "--shuffle", "full", epochs=3)
     ringfeed.serve(made, run_name, "--batch", 8, "--shuffle", "full", "--epochs", 3)
     first = rf.attach(run_name)
-    assert [b.ids.tolist() for b, _ in zip(first, range(2))] == expected[0][:2]
+    assert [b.ids.tolist() for _, b in zip(range(2), first)] == expected[0][:2]
     state = first.state_dict()
     first.close()
     with rf.attach(run_name) as again:  # released were two, or one and one dropped

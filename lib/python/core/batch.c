@@ -1,8 +1,5 @@
 /* A batch as Python has it: its facts, and views of its memory. What arrays are made of them is the business of
- * ringfeed/_batch.py, whose Batch is a subclass of this one.
- *
- * The lease is what batch and views share. It is not the batch object itself, so that a batch may keep its arrays
- * without a cycle: batch -> array -> view -> lease. When the last of them goes, the ring gets its slot back. */
+ * ringfeed/_batch.py, whose Batch is a subclass of this one. */
 #include "core.h"
 
 #include <structmember.h>
@@ -13,86 +10,6 @@ struct batch {
 
 static PyTypeObject *batch_type;
 
-/* ---- leases ---- */
-
-struct rfp_lease *rfp_lease_new(struct rfp_trainer *t, const rf_batch *b)
-{
-    struct rfp_lease *l = t->spare;
-    if (l)
-        t->spare = l->next;
-    else if (!(l = PyMem_Malloc(sizeof *l))) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    l->refs = 1;
-    l->views = 0;
-    l->released = false;
-    l->trainer = t;
-    l->next = l->newer = NULL;
-    l->older = t->newest;
-    if (t->newest)
-        t->newest->newer = l;
-    t->newest = l;
-    l->taken = (struct rfp_place){0};
-    rfp_place_note(&l->taken);
-    l->b = *b;
-    Py_INCREF((PyObject *)t);
-    t->leases++;
-    t->held++;
-    return l;
-}
-
-/* The memory of a forked child is a copy: rf_release says so and does nothing. */
-void rfp_lease_release(struct rfp_lease *l)
-{
-    struct rfp_trainer *t = l->trainer;
-    if (l->released)
-        return;
-    l->released = true;
-    t->held--;
-    if (!t->waiting) {
-        rf_release(t->handle, &l->b);
-        return;
-    }
-    l->refs++;
-    l->next = t->pending;
-    t->pending = l;
-}
-
-void rfp_lease_drop(struct rfp_lease *l)
-{
-    struct rfp_trainer *t = l->trainer;
-    if (--l->refs)
-        return;
-    if (!l->released) {
-        rfp_lease_release(l);
-        if (l->refs) /* it waits to be given back */
-            return;
-    }
-    rfp_place_forget(&l->taken);
-    if (l->older)
-        l->older->newer = l->newer;
-    *(l->newer ? &l->newer->older : &t->newest) = l->older;
-    l->next = t->spare;
-    t->spare = l;
-    t->leases--;
-    if (t->closed)
-        rfp_trainer_settle(t);
-    Py_DECREF((PyObject *)t);
-}
-
-void rfp_lease_flush(struct rfp_trainer *t)
-{
-    while (t->pending) {
-        struct rfp_lease *l = t->pending;
-        t->pending = l->next;
-        rf_release(t->handle, &l->b);
-        rfp_lease_drop(l);
-    }
-}
-
-/* ---- the object ---- */
-
 PyObject *rfp_batch_new(struct rfp_lease *l)
 {
     struct rfp_trainer *t = l->trainer;
@@ -102,14 +19,17 @@ PyObject *rfp_batch_new(struct rfp_lease *l)
         return NULL;
     }
     b->lease = l;
+    l->batch = (PyObject *)b;
     return (PyObject *)b;
 }
 
 static void batch_dealloc(PyObject *self)
 {
     struct batch *b = (struct batch *)self;
-    if (b->lease)
+    if (b->lease) {
+        b->lease->batch = NULL;
         rfp_lease_drop(b->lease);
+    }
     rfp_free_object(self);
 }
 

@@ -105,6 +105,8 @@ struct rfp_lease {
     struct rfp_lease *next; /* in a free list or the pending one */
     struct rfp_lease *older, *newer;
     struct rfp_place taken; /* for messages about who holds what */
+    PyObject *batch; /* borrowed; NULL: only views are left */
+    void *own; /* memory it was moved to: it no longer has a place in the ring */
     rf_batch b;
 };
 
@@ -113,6 +115,11 @@ struct rfp_lease *rfp_lease_new(struct rfp_trainer *t, const rf_batch *b);
 void rfp_lease_drop(struct rfp_lease *l);
 /* Gives the batch back, now or when the one who waits has the GIL. */
 void rfp_lease_release(struct rfp_lease *l);
+/* Makes room in the ring: moves the oldest held batch to memory of its own. 1: done; 0: views lead into it, or nothing is
+ * held; -1: an exception is set. */
+int rfp_lease_move_oldest(struct rfp_trainer *t);
+/* The oldest batch that has a place in the ring and is not given back; NULL: none. */
+struct rfp_lease *rfp_lease_oldest(const struct rfp_trainer *t);
 /* What was given back while somebody waited. */
 void rfp_lease_flush(struct rfp_trainer *t);
 PyObject *rfp_batch_new(struct rfp_lease *l); /* takes the reference over, also on failure */

@@ -63,10 +63,7 @@ static int wait_next(struct rfp_trainer *t, rf_batch *b)
 /* Where the oldest batch that is held was taken: its release is what the ring waits for. */
 static void oldest_held(struct rfp_trainer *t, char *buf, size_t cap)
 {
-    struct rfp_lease *oldest = NULL;
-    for (struct rfp_lease *l = t->newest; l; l = l->older)
-        if (!l->released)
-            oldest = l;
+    struct rfp_lease *oldest = rfp_lease_oldest(t);
     rfp_place_text(oldest ? &oldest->taken : &(struct rfp_place){0}, buf, cap);
 }
 
@@ -155,8 +152,16 @@ static PyObject *epoch_next(PyObject *self)
     if (t->held >= 2 && t->held + 1 >= t->info.depth && warn_of_held(t) < 0)
         return NULL;
     int rc = rf_next(t->handle, 0, &b);
-    if (rc == -ETIMEDOUT)
+    if (rc == -ETIMEDOUT || rc == -EDEADLK)
         rc = rf_is_empty(t->handle) ? RF_END : wait_next(t, &b);
+    while (rc == -EDEADLK) {
+        int moved = rfp_lease_move_oldest(t);
+        if (moved < 0)
+            return NULL;
+        if (!moved)
+            break;
+        rc = wait_next(t, &b);
+    }
     if (rc == RF_END)
         return end_epoch(e);
     if (rc < 0)

@@ -256,12 +256,16 @@ class Batch(_Arrays, _core.Batch):
     def _layout(self):
         return self._trainer.layout
 
-    def release(self):
-        """Gives the place back now. BufferError while arrays or tensors of it are alive elsewhere."""
+    def _forget(self):
+        """The arrays that this object keeps. The core calls it before it moves the batch out of the ring."""
         try:
             self._kept.clear()
         except AttributeError:
             pass
+
+    def release(self):
+        """Gives the place back now. BufferError while arrays or tensors of it are alive elsewhere."""
+        self._forget()
         super().release()
 
     def __enter__(self):
