@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "order/names.h"
+#include "segment/segment.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -31,6 +32,7 @@ struct rf_server {
     int out, err; /* its stdout and stderr */
     bool reaped;
     int status;
+    char name[RF_NAME_MAX + 1];
     char said[4096]; /* the tail of its messages */
     struct rfi_error error;
 };
@@ -348,6 +350,9 @@ static int wait_ready(struct rf_server *s, int timeout_ms, struct rfi_error *err
 
 static void free_server(struct rf_server *s)
 {
+    struct rfi_error ignored;
+    if (s->reaped && WIFSIGNALED(s->status)) /* it could not remove its segment */
+        rfi_segment_reclaim(s->name, &ignored);
     int fds[] = {s->pidfd, s->out, s->err};
     for (int i = 0; i < 3; i++)
         if (fds[i] >= 0)
@@ -367,6 +372,7 @@ int rf_server_start(const rf_server_options *o, int timeout_ms, rf_server **ret)
     if (!s)
         return rfi_fail(err, ENOMEM, "out of memory");
     s->pidfd = s->out = s->err = -1;
+    snprintf(s->name, sizeof s->name, "%s", o->name);
     find_command(o, command, sizeof command);
     arg(&a, "%s", command);
     arg(&a, "serve");
@@ -399,15 +405,15 @@ int rf_server_wait(rf_server *s, int timeout_ms, int *ret_status)
     while (!s->reaped) {
         struct pollfd p[] = {{.fd = s->pidfd, .events = POLLIN}, {.fd = s->err, .events = POLLIN}};
         uint64_t now = rfi_now_ns();
-        if (now >= until)
-            return rfi_fail(&s->error, ETIMEDOUT, "the server (process %d) still runs after %d ms", (int)s->pid,
-                            timeout_ms);
-        uint64_t left_ms = until == UINT64_MAX ? 1000 : (until - now) / 1000000u + 1;
+        uint64_t left_ms = now >= until ? 0 : until == UINT64_MAX ? 1000 : (until - now) / 1000000u + 1;
         poll(p, 2, left_ms > 1000 ? 1000 : (int)left_ms);
         if (s->err >= 0 && p[1].revents)
             hear(s); /* or its pipe would fill and hold it up */
         if (p[0].revents)
             break;
+        if (now >= until)
+            return rfi_fail(&s->error, ETIMEDOUT, "the server (process %d) still runs after %d ms", (int)s->pid,
+                            timeout_ms);
     }
     int status = reap(s);
     if (ret_status)
