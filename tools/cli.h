@@ -98,7 +98,7 @@ struct cli_order_args {
     uint64_t samples; /* --samples N: virtual */
     bool samples_given;
     int strategy, base, shuffle, tail, hash_key, rebalance_off;
-    bool allow_gaps, allow_overlap, repeat_order, base_given, threshold_given, rebalance_given;
+    bool allow_gaps, allow_overlap, repeat_order, subset_sequence, base_given, threshold_given, rebalance_given;
     double rebalance_threshold;
     struct cli_option options[48];
 };

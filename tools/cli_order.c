@@ -166,6 +166,10 @@ static struct cli_option *add_selection(struct cli_option *at, struct cli_order_
          .target = &o->subset,
          .metavar = "A:B|FILE",
          .help = "only samples A to B-1, or those listed in FILE, one index a line"},
+        {.name = "subset-sequence",
+         .kind = CLI_FLAG,
+         .target = &a->subset_sequence,
+         .help = "the --subset file is a sequence: samples come in its order, and may repeat"},
         {.name = "split",
          .kind = CLI_STRING,
          .target = &o->split,
@@ -289,6 +293,7 @@ int cli_order_resolve(struct cli_order_args *a)
     o->hash_key = (rf_hash_key)a->hash_key;
     o->allow_gaps = a->allow_gaps;
     o->repeat_order = a->repeat_order;
+    o->subset_sequence = a->subset_sequence;
     o->allow_overlap = a->allow_overlap;
     o->samples = a->samples_given ? a->samples : 0;
     return rf_order_validate(o) < 0 ? cli_usage("%s", rf_last_error()) : CLI_OK;

@@ -177,7 +177,10 @@ typedef struct rf_order_options {
     const char *use;
     uint64_t classes; /* expected number of classes; 0: not checked */
     uint64_t repeat_order; /* nonzero: every epoch in the order of epoch 0, instead of one of its own */
-    uint64_t reserved[7];
+    /* Nonzero: the file of `subset` is a sequence, not a set: samples come in its order, and may repeat. For strategies
+     * round-robin and contiguous. */
+    uint64_t subset_sequence;
+    uint64_t reserved[6];
 } rf_order_options;
 
 RF_PUBLIC void rf_order_options_init(rf_order_options *o);

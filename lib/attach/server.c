@@ -91,6 +91,8 @@ static void order_args(struct args *a, const rf_order_options *o)
         arg(a, "--allow-overlap");
     if (o->subset)
         arg(a, "--subset=%s", o->subset);
+    if (o->subset_sequence)
+        arg(a, "--subset-sequence");
     if (o->split)
         arg(a, "--split=%s", o->split);
     if (o->use)

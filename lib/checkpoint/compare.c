@@ -38,6 +38,7 @@ int rfi_state_same_order(const rf_order_options *a, const rf_order_options *b, c
         {"--batch", a->batch, b->batch},
         {"--seed", a->seed, b->seed},
         {"--repeat-order", a->repeat_order != 0, b->repeat_order != 0},
+        {"--subset-sequence", a->subset_sequence != 0, b->subset_sequence != 0},
         {"--block-samples", a->block_samples, b->block_samples},
         {"--window-blocks", a->window_blocks, b->window_blocks},
         {"--hash-partitions", a->hash_partitions, b->hash_partitions},

@@ -99,6 +99,7 @@ static rf_order_options order_of(struct reading *r, json_object *j)
     o.allow_gaps = number(r, j, "allow_gaps", 1) != 0;
     o.allow_overlap = number(r, j, "allow_overlap", 1) != 0;
     o.subset = optional(j, "subset");
+    o.subset_sequence = json_object_object_get_ex(j, "subset_sequence", NULL) ? number(r, j, "subset_sequence", 1) : 0;
     o.split = optional(j, "split");
     o.use = optional(j, "use");
     return o;

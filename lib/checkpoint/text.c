@@ -40,6 +40,8 @@ static void put_order(json_object *j, const rf_order_options *o)
     put(j, "allow_gaps", o->allow_gaps != 0);
     put(j, "allow_overlap", o->allow_overlap != 0);
     put_text(j, "subset", o->subset);
+    if (o->subset_sequence)
+        put(j, "subset_sequence", 1);
     put_text(j, "split", o->split);
     put_text(j, "use", o->use);
 }

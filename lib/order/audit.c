@@ -14,6 +14,11 @@ static int no_memory(const struct rfi_audit *a, struct rfi_error *err)
 
 int rfi_audit_create(const struct rfi_audit_options *o, struct rfi_audit **ret, struct rfi_error *err)
 {
+    if (o->order && rfi_order_is_sequence(o->order))
+        return rfi_fail(
+            err, ENOTSUP,
+            "verify: a sequence may have samples several times or never, so nothing can be missing. Compare with "
+            "`ringfeed order`");
     struct rfi_audit *a = calloc(1, sizeof *a);
     if (!a)
         return rfi_fail(err, ENOMEM, "verify: no memory");

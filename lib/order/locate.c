@@ -1,5 +1,6 @@
 /* The inverse: which rank has a sample, and at which position of its sequence. Constant time, plus one
- * binary search a rank where membership is a table. */
+ * binary search a rank where membership is a table; in a sequence
+ * the first place is found by looking at all. */
 #include "order/view_private.h"
 
 #include <errno.h>
@@ -43,12 +44,21 @@ static int locate_range(const struct rfi_order *o, uint64_t x, uint32_t *ret_ran
     return -ENOENT;
 }
 
+/* The first place of `index` in a list in any order, or n. */
+static uint64_t scan(const uint32_t *list, uint64_t n, uint64_t index)
+{
+    uint64_t x = 0;
+    while (x < n && list[x] != index)
+        x++;
+    return x;
+}
+
 /* Number of `index` in the subset, or -ENOENT. */
 static int locate_member(const struct rfi_order *o, uint64_t index, uint64_t *ret)
 {
     uint64_t x = o->samples;
     if (o->table)
-        x = search(o->table, o->samples, index);
+        x = o->sequence ? scan(o->table, o->samples, index) : search(o->table, o->samples, index);
     else if (index >= o->offset)
         x = index - o->offset;
     *ret = x;

@@ -170,6 +170,7 @@ static void set_options(struct rfi_order *order, const rf_order_options *o, cons
     order->tail = o->tail;
     order->seed = o->seed;
     order->repeat_order = o->repeat_order != 0;
+    order->sequence = o->subset_sequence != 0;
     order->block = o->block_samples ? o->block_samples : rfi_max(DEFAULT_BLOCK_BYTES / mean, 1);
     if (rfi_mul_over(order->block, blocks, &order->window))
         order->window = UINT64_MAX; /* one window holds everything */
@@ -248,6 +249,11 @@ uint64_t rfi_order_window_samples(const struct rfi_order *o)
 uint64_t rfi_order_block_samples(const struct rfi_order *o)
 {
     return o->block;
+}
+
+bool rfi_order_is_sequence(const struct rfi_order *o)
+{
+    return o->sequence;
 }
 
 uint64_t rfi_order_batch_samples(const struct rfi_order *o)

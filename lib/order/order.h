@@ -9,6 +9,7 @@
 
 #include <ringfeed/ringfeed.h>
 #include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct rfi_order_source {
@@ -44,6 +45,8 @@ void rfi_order_move_table(struct rfi_order *o, void *table);
 
 uint64_t rfi_order_samples(const struct rfi_order *o);
 uint64_t rfi_order_batch_samples(const struct rfi_order *o); /* B */
+/* Whether samples may come several times an epoch, because a list said so. */
+bool rfi_order_is_sequence(const struct rfi_order *o);
 uint64_t rfi_order_window_samples(const struct rfi_order *o); /* of a window of blocks */
 uint64_t rfi_order_block_samples(const struct rfi_order *o); /* of a block */
 uint32_t rfi_order_world_size(const struct rfi_order *o);

@@ -30,6 +30,7 @@ struct rfi_order {
     uint64_t offset; /* of an affine subset */
     const uint32_t *table; /* members of a listed subset, or grouped by rank; NULL: none */
     uint32_t *own_table; /* the same when it is ours to free */
+    bool sequence; /* table is a list as it stands: in any order, with repeats */
     bool grouped; /* table is grouped by rank, ascending inside */
 
     struct rfi_range *ranges; /* range: [world_size] */

@@ -27,6 +27,14 @@ int rfi_subset_validate(const rf_order_options *o, struct rfi_error *err)
         return rfi_fail(err, EINVAL, "--split without --use: which split to deliver is not said. Add --use NAME");
     if (o->use && !o->split)
         return rfi_fail(err, EINVAL, "--use without --split: there are no splits. Add --split NAME:FRACTION,…");
+    if (o->subset_sequence && (!o->subset || rfi_read_pair(o->subset, &a, &b)))
+        return rfi_fail(err, EINVAL, "--subset-sequence: no file. Add --subset FILE, with one index a line");
+    if (o->subset_sequence && o->split)
+        return rfi_fail(err, EINVAL,
+                        "--subset-sequence and --split: a split is one of a set. Write the sequence of one part");
+    if (o->subset_sequence && o->strategy != RF_ROUND_ROBIN && o->strategy != RF_CONTIGUOUS)
+        return rfi_fail(err, EINVAL,
+                        "--subset-sequence: only strategies round-robin and contiguous deal a sequence. Choose one");
     return o->split ? rfi_split_parse(o->split, o->use, &split, err) : 0;
 }
 
@@ -38,7 +46,7 @@ static int load_base(const rf_order_options *o, uint64_t samples, struct rfi_sub
         return 0;
     if (!rfi_read_pair(o->subset, &a, &b)) {
         s->listed = true;
-        return rfi_subset_read_file(o->subset, samples, &s->table, &s->n, err);
+        return rfi_subset_read_file(o->subset, samples, o->subset_sequence != 0, &s->table, &s->n, err);
     }
     int rc = check_pair(a, b, err);
     if (rc < 0)

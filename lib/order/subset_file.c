@@ -126,7 +126,8 @@ static int open_file(const char *path, int *ret_fd, struct rfi_error *err)
     return 0;
 }
 
-int rfi_subset_read_file(const char *path, uint64_t samples, uint32_t **ret, uint64_t *ret_n, struct rfi_error *err)
+int rfi_subset_read_file(const char *path, uint64_t samples, bool sequence, uint32_t **ret, uint64_t *ret_n,
+                         struct rfi_error *err)
 {
     struct list l = {.path = path, .samples = samples, .line = 1, .ascending = true};
     int fd = -1;
@@ -140,7 +141,7 @@ int rfi_subset_read_file(const char *path, uint64_t samples, uint32_t **ret, uin
         return rc;
     rc = read_all(&l, fd, err);
     close(fd);
-    if (rc == 0)
+    if (rc == 0 && !sequence)
         rc = sort(&l, err);
     if (rc < 0) {
         free(l.items);

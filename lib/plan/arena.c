@@ -8,10 +8,13 @@
 /* What the default of `prefetch` may take of memory. What was asked for is not capped. */
 static const uint64_t default_cap = (uint64_t)64 << 20;
 
-/* A wraps through a rank's own samples, or through the whole order where a rank has none. */
+/* A wraps through a rank's own samples, or through the whole order where a rank has none. A sequence may name
+ * one sample again and again. */
 static uint64_t repeats_of(const struct rfi_order *order, rf_tail tail)
 {
     uint64_t batch = rfi_order_batch_samples(order), least = UINT64_MAX;
+    if (rfi_order_is_sequence(order))
+        return rfi_max(1, batch);
     if (tail != RF_TAIL_PAD)
         return 1;
     for (uint32_t r = 0; r < rfi_order_world_size(order); r++) {

@@ -17,7 +17,7 @@ enum {
 };
 
 /* rfi_plan_largest for the batches of this order: counts that tail `pad` repeats the samples of a rank
- * that has fewer than a batch. */
+ * that has fewer than a batch, and that a sequence may repeat any. */
 int rfi_plan_largest_of(const struct rfi_dataset *d, const struct rfi_order *order, rf_tail tail, uint64_t align,
                         uint64_t *ret, struct rfi_error *err);
 

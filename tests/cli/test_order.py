@@ -63,6 +63,35 @@ def test_unshuffled_order_is_the_plain_list(ringfeed, strategy, tail):
         assert lines(ringfeed.ok("order", *args)) == want, args
 
 
+def sequence_file(tmp_path, indices):
+    path = tmp_path / "sequence.txt"
+    path.write_text("".join(f"{i}\n" for i in indices))
+    return path
+
+
+def test_subset_sequence_is_delivered_as_it_stands(ringfeed, make, run_name, tmp_path):
+    """In its order, with repeats; also where one batch has the largest sample alone, again and again."""
+    made = make.tar(20, sizes=(10, 60000))
+    largest = max(range(20), key=lambda i: len(made.samples[i].data))
+    indices = [7, 3, 3, 19, 0, 7] + [largest] * 24 + [5]
+    path = sequence_file(tmp_path, indices)
+    flags = ("--subset", path, "--subset-sequence", "--batch", 8, "--ranks", 1)
+    lines = [line.split() for line in ringfeed.ok("order", made, *flags).splitlines()]
+    assert [int(line[4]) for line in lines] == indices
+    ringfeed.serve(made, run_name, *flags, "--prefetch", 2)
+    assert json.loads(ringfeed.ok("attach", run_name, "--rank", 0, "--check", "--json").splitlines()[-1])["check_errors"] == 0
+    for rank in range(2):
+        lines = ringfeed.ok("order", made, *flags[:4], "--batch", 8, "--world-size", 2, "--ranks", 1, "--first-rank", rank).splitlines()
+        assert [int(line.split()[4]) for line in lines if int(line.split()[1]) == rank] == indices[rank::2]
+
+
+@pytest.mark.parametrize("extra", [("--split", "a:0.5,b:0.5", "--use", "a"), ("--strategy", "hash"), ("--subset", "0:5")])
+def test_subset_sequence_refuses_what_it_cannot_be(ringfeed, make, tmp_path, extra):
+    made = make.npy(20)
+    ringfeed.fails("order", made, "--subset", sequence_file(tmp_path, [3, 1]), "--subset-sequence", *extra, status=2,
+                   says="--subset-sequence")  # fmt: skip
+
+
 @pytest.mark.parametrize("shuffle", (("full",), ("block", "--block-samples", 7, "--window-blocks", 3)))
 @pytest.mark.parametrize("strategy", ("round-robin", "contiguous", "hash"))
 def test_shuffled_order_is_exactly_once(ringfeed, strategy, shuffle):

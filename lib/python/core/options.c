@@ -45,6 +45,7 @@ static const struct row {
     {"allow_gaps", BOOL, ORDER(allow_gaps), NULL},
     {"allow_overlap", BOOL, ORDER(allow_overlap), NULL},
     {"subset", TEXT, ORDER(subset), NULL},
+    {"subset_sequence", BOOL64, ORDER(subset_sequence), NULL},
     {"split", TEXT, ORDER(split), NULL},
     {"use", TEXT, ORDER(use), NULL},
     {"classes", U64, ORDER(classes), NULL},

@@ -387,7 +387,7 @@ Test(validate, names_the_option, .timeout = 10)
     cr_assert_eq(rfi_order_validate(&good, NULL), 0);
     INVALID(EINVAL, "rf_order_options_init", o_.size = 0);
     INVALID(EINVAL, "size", o_.size = sizeof o_ + 8);
-    INVALID(EINVAL, "reserved", o_.reserved[6] = 1);
+    INVALID(EINVAL, "reserved", o_.reserved[5] = 1);
     INVALID(EINVAL, "--world-size 0", o_.world_size = 0);
     INVALID(EINVAL, "--world-size 1000001", o_.world_size = 1000001);
     INVALID(EINVAL, "--batch 0", o_.batch = 0);
