@@ -81,7 +81,7 @@ def test_subset_sequence_is_delivered_as_it_stands(ringfeed, make, run_name, tmp
     ringfeed.serve(made, run_name, *flags, "--prefetch", 2)
     assert json.loads(ringfeed.ok("attach", run_name, "--rank", 0, "--check", "--json").splitlines()[-1])["check_errors"] == 0
     for rank in range(2):
-        lines = ringfeed.ok("order", made, *flags[:4], "--batch", 8, "--world-size", 2, "--ranks", 1, "--first-rank", rank).splitlines()
+        lines = ringfeed.ok("order", made, *flags[:3], "--batch", 8, "--world-size", 2, "--ranks", 1, "--first-rank", rank).splitlines()
         assert [int(line.split()[4]) for line in lines if int(line.split()[1]) == rank] == indices[rank::2]
 
 

@@ -5,9 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <structmember.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { ATTACH_SLICE_MS = 100, DEFAULT_TIMEOUT_MS = 30000 };
+enum { ATTACH_RETRY_NS = 10000000, DEFAULT_TIMEOUT_MS = 30000 };
 
 static PyTypeObject *trainer_type;
 
@@ -47,28 +48,49 @@ static void element_format(struct rfp_trainer *t)
     snprintf(t->format, sizeof t->format, "B");
 }
 
-/* Attaching blocks; in slices, so that ^C acts. */
+/* One try that does not wait for the name, with the GIL let go of. */
+static int try_attach(struct rfp_trainer *t, const char *name, unsigned rank, rf_attach_options *o, char *text,
+                      size_t cap)
+{
+    int rc;
+    Py_BEGIN_ALLOW_THREADS rc = rf_attach(name, rank, o, &t->handle);
+    if (rc < 0)
+        snprintf(text, cap, "%s", rf_last_error());
+    if (rc == -ENOENT || rc == -EAGAIN)
+        nanosleep(&(struct timespec){.tv_nsec = ATTACH_RETRY_NS}, NULL);
+    Py_END_ALLOW_THREADS return rc;
+}
+
+/* Waits for the name in short steps, so that ^C acts. Once a server is there but slow, it is waited for as a whole. */
 static int attach(struct rfp_trainer *t, const char *name, unsigned rank, int timeout_ms, int writable)
 {
     rf_attach_options o;
+    char text[1024];
+    struct timespec now, until;
     rf_attach_options_init(&o);
     o.writable = writable;
+    o.timeout_ms = 0;
+    clock_gettime(CLOCK_MONOTONIC, &until);
     if (timeout_ms < 0)
         timeout_ms = DEFAULT_TIMEOUT_MS;
-    for (int waited = 0;; waited += ATTACH_SLICE_MS) {
-        int rc;
-        char text[1024];
-        o.timeout_ms = timeout_ms - waited < ATTACH_SLICE_MS ? timeout_ms - waited : ATTACH_SLICE_MS;
-        Py_BEGIN_ALLOW_THREADS rc = rf_attach(name, rank, &o, &t->handle);
-        if (rc < 0)
-            snprintf(text, sizeof text, "%s", rf_last_error());
-        Py_END_ALLOW_THREADS if (rc >= 0) return 0;
+    until.tv_sec += timeout_ms / 1000 + (until.tv_nsec + timeout_ms % 1000 * 1000000L) / 1000000000L;
+    until.tv_nsec = (until.tv_nsec + timeout_ms % 1000 * 1000000L) % 1000000000L;
+    for (bool slow = false;;) {
+        int rc = try_attach(t, name, rank, &o, text, sizeof text);
+        if (rc >= 0)
+            return 0;
         if (PyErr_CheckSignals() < 0)
             return -1;
-        if ((rc != -ENOENT && rc != -EAGAIN) || waited + ATTACH_SLICE_MS >= timeout_ms) {
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        long left_ms = (until.tv_sec - now.tv_sec) * 1000 + (until.tv_nsec - now.tv_nsec) / 1000000;
+        slow |= rc == -ETIMEDOUT;
+        /* The server gives up the rank of a try that it answered too late, and may not have noticed yet. */
+        bool again = rc == -ENOENT || rc == -EAGAIN || rc == -ETIMEDOUT || (slow && rc == -EBUSY);
+        if (!again || left_ms <= 0) {
             rfp_raise(rc, text);
             return -1;
         }
+        o.timeout_ms = slow ? (int)left_ms : 0;
     }
 }
 

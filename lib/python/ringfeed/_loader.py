@@ -17,8 +17,9 @@ class _Reader:
     _copy = False
 
     def _begin(self, run, epoch, step):
-        self._run = run
-        self._closer = weakref.finalize(self, run.close)
+        if getattr(self, "_run", None) is not run:
+            self._run = run
+            self._closer = weakref.finalize(self, run.close)
         self._asked = None  # by set_epoch
         self._here = True  # the next iter() goes on where the ring stands
         run.trainer.place(epoch, step)
@@ -167,6 +168,11 @@ class Loader(_Reader):
     DataLoader; num_workers=0 means chosen. `shuffle` may also be 'block'. Other keyword arguments are options of
     `ringfeed serve`."""
 
+    def __new__(cls, *arguments, sampler=None, **options):
+        if cls is Loader and sampler is not None:
+            from ._sampled import SampledLoader as cls
+        return super().__new__(cls)
+
     def __init__(self, dataset, batch_size=1, shuffle=False, *, sampler=None, batch_sampler=None, num_workers=0,
                  collate_fn=None, pin_memory=False, drop_last=False, timeout=0, worker_init_fn=None,
                  multiprocessing_context=None, generator=None, prefetch_factor=None, persistent_workers=False,
@@ -195,6 +201,9 @@ class Loader(_Reader):
         self._options = {**options, **source.options}
         self._order = _core.order_options(self._options)
         self._dataset_name = source.identity
+        self._start(source, sampler)
+
+    def _start(self, source, sampler):
         self._open(Run(source), self._options)
 
     def _open(self, run, options):
@@ -222,23 +231,29 @@ class Loader(_Reader):
                     "make the same loaders in the same order"
                 )
 
+    def _prepare(self, state):
+        """Between two servers."""
+
     def _restart(self, state):
-        """Another world: the server begins anew from what was left."""
+        """The server begins anew: another world, which gets what was left, or another epoch's sequence."""
         worlds = _state.stages(state)
-        run, self._run = self._run, None
-        source, run.source = run.source, None
+        old = self._run
+        source, old.source = old.source, None
         self._closer.detach()
-        run.leave()
-        run.stop(wait=True)
+        old.leave()
+        old.stop(wait=True)
+        self._run = Run(source)
+        self._closer = weakref.finalize(self, self._run.close)
         self._starts += 1
         self._before = []
+        self._prepare(state)
         path = None
         options = self._options
         try:
             if worlds and self._launch.owns:
-                path = _state.resume_file(self._options, self._order, worlds)
+                path = _state.resume_file(options, _core.order_options(options), worlds)
                 options = {**options, "resume": [path]}
-            self._open(Run(source), options)
+            self._open(self._run, options)
         finally:
             if path:
                 os.unlink(path)

@@ -17,7 +17,9 @@ class Source:
     def __init__(self, dataset, labels=None, copy=True):
         self.options = {}
         self.identity = None  # what state_dict calls the dataset; None: the server's fingerprint
+        self.samples = None  # of an array
         self._files = []
+        self._sequence = None
         if _is_array(dataset):
             self._take_array(dataset, labels, copy)
             return
@@ -36,6 +38,7 @@ class Source:
         if array.ndim < 1 or array.dtype.hasobject:
             raise ValueError(f"dataset: an array of numbers with samples along its first axis is needed, not {array.dtype} {array.shape}")
         self.identity = f"array {array.dtype.str} {array.shape} {_checksum(numpy, array):08x}"
+        self.samples = len(array)
         self.options["format"] = "npy"
         self.options["paths"] = [self._share("array", array, copy)]
         if labels is None:
@@ -58,6 +61,17 @@ class Source:
         with os.fdopen(os.dup(fd), "wb") as file:
             numpy.lib.format.write_array(file, numpy.ascontiguousarray(array), allow_pickle=False)
         return f"/proc/{os.getpid()}/fd/{fd}"
+
+    def sequence(self, indices):
+        """Where the server finds this list of indices; the one before is gone."""
+        if self._sequence is not None:
+            self._files.remove(self._sequence)
+            os.close(self._sequence)
+        self._sequence = os.memfd_create("ringfeed-sequence", os.MFD_CLOEXEC)
+        self._files.append(self._sequence)
+        with os.fdopen(os.dup(self._sequence), "w") as file:
+            file.writelines(f"{int(i)}\n" for i in indices)
+        return f"/proc/{os.getpid()}/fd/{self._sequence}"
 
     def close(self):
         for fd in self._files:
