@@ -361,6 +361,9 @@ RF_PUBLIC int rf_set_epoch(rf_trainer *t, uint64_t epoch);
  * -ENOTSUP: the ranks of this run exchange batches. */
 RF_PUBLIC int rf_seek(rf_trainer *t, uint64_t epoch, uint64_t batch);
 RF_PUBLIC int rf_detach(rf_trainer *t);
+/* Gives the rank up and keeps the memory: batches that are held can be read until rf_detach, provided that nobody attaches
+ * to the rank again, since a successor gets what was not released. Every other call is -EPIPE from then on. */
+RF_PUBLIC int rf_leave(rf_trainer *t);
 /* `check` is called between the slices of rf_next's wait, each at most 20 ms long and ended early by a signal; a non-zero
  * result ends it with -EINTR. For languages with signal handlers of their own. It may release batches of this
  * handle. NULL: none. */

@@ -72,6 +72,9 @@ int rfi_trainer_check(struct rf_trainer *t)
             "this handle belongs to process %d, and this is a forked child (%d). Attach in the process "
             "that trains",
             (int)t->pid, (int)getpid());
+    if (t->left)
+        return rfi_trainer_fail(t, EPIPE, "rank %u of run '%s' was given up by rf_leave. Attach again", t->ring.rank,
+                                t->run.segment.name);
     if (t->broken)
         return rfi_trainer_fail(
             t, EPIPE,
@@ -189,13 +192,19 @@ static int attach_once(const char *name, uint32_t rank, bool writable, struct rf
     return rc;
 }
 
+static void hang_up(struct rf_trainer *t)
+{
+    if (t->sock < 0 || (t->sock_inode && !rfi_trainer_connected(t)))
+        return;
+    if (is_ours(t)) /* a forked child may have a copy: end the lease, not just our descriptor */
+        shutdown(t->sock, SHUT_RDWR);
+    close(t->sock);
+    t->sock = -1;
+}
+
 static void unmap(struct rf_trainer *t)
 {
-    if (t->sock >= 0 && (!t->sock_inode || rfi_trainer_connected(t))) {
-        if (is_ours(t)) /* a forked child may have a copy: end the lease, not just our descriptor */
-            shutdown(t->sock, SHUT_RDWR);
-        close(t->sock);
-    }
+    hang_up(t);
     if (t->tr_page)
         munmap(t->tr_page, RFI_TRAINER_BYTES);
     if (t->bell_page)
@@ -261,16 +270,32 @@ int rf_attach(const char *name, uint32_t rank, const rf_attach_options *o, rf_tr
     }
 }
 
+static void give_up(struct rf_trainer *t)
+{
+    if (t->left || !is_ours(t) || lease_is_lost(t)) /* a forked child only lets go of its copies */
+        return;
+    atomic_store_explicit(&t->ring.tr->taken, t->released, memory_order_relaxed);
+    atomic_store_explicit(&t->ring.tr->waiting, 0, memory_order_relaxed);
+    rfi_trainer_goodbye(t);
+    RFI_FAIL_POINT("detach");
+}
+
+int rf_leave(rf_trainer *t)
+{
+    int rc = rfi_trainer_check(t);
+    if (rc < 0)
+        return rc;
+    give_up(t);
+    hang_up(t);
+    t->left = true;
+    return 0;
+}
+
 int rf_detach(rf_trainer *t)
 {
     if (!t)
         return 0;
-    if (is_ours(t) && !lease_is_lost(t)) { /* a forked child only lets go of its copies */
-        atomic_store_explicit(&t->ring.tr->taken, t->released, memory_order_relaxed);
-        atomic_store_explicit(&t->ring.tr->waiting, 0, memory_order_relaxed);
-        rfi_trainer_goodbye(t);
-        RFI_FAIL_POINT("detach");
-    }
+    give_up(t);
     unmap(t);
     return 0;
 }

@@ -20,6 +20,7 @@ struct rf_trainer {
     uint64_t sock_inode; /* a program may close what it does not know, and the number is somebody else's then */
     uint32_t seq; /* of the last request */
     int exchange_ms; /* how long the server may take to answer */
+    bool left; /* the rank was given up, the memory is kept */
     bool broken; /* a request's outcome is unknown: the handle can only be detached */
     const volatile sig_atomic_t *interrupt; /* non-zero: `next` gives up waiting; may be NULL */
     int (*on_wait)(void *ctx); /* asked between slices of a wait; may be NULL */

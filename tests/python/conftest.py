@@ -1,6 +1,7 @@
 """Fixtures of the binding's tests. Data, the command and the check that nothing is left come from tests/cli."""
 
 import gc
+import hashlib
 import importlib.util
 import os
 import pathlib
@@ -32,8 +33,9 @@ make, ringfeed, run_name, new_name, shared_data = cli.make, cli.ringfeed, cli.ru
 
 
 def segments():
-    """Of loaders that Python has named, and of this session's names."""
-    names = (f"ringfeed.{cli.TOKEN}", "ringfeed.py-")
+    """Of the loaders of this process and its scripts, and of this session's names."""
+    pids = [os.getpid(), *Script.pids]
+    names = (f"ringfeed.{cli.TOKEN}", *(f"ringfeed.py-{pid}-" for pid in pids), *(f"ringfeed.{name}-" for name in Script.jobs))
     return {p.name for p in pathlib.Path("/dev/shm").iterdir() if p.name.startswith(names)}
 
 
@@ -57,6 +59,8 @@ def nothing_left():
 class Script:
     """Python code in a process of its own, with ringfeed importable."""
 
+    pids, jobs = [], set()
+
     def __init__(self, directory):
         self.directory = directory
         self.started = []
@@ -67,6 +71,7 @@ class Script:
         environment = cli.clean_environment({"PYTHONPATH": str(PACKAGE), "RINGFEED": os.environ["RINGFEED"], **(env or {})})
         one = cli.Started(["/usr/bin/python3", path, *args], environment, self.directory, f"script-{len(self.started)}")
         self.started.append(one)
+        self.pids.append(one.pid)
         return one
 
     def run(self, code, *args, env=None, status=0):
@@ -78,6 +83,8 @@ class Script:
     def ranks(self, code, *args, world=4, local=None, env=None, status=0):
         """As torchrun starts them. Their standard outputs, by rank."""
         port = str(40000 + os.getpid() % 20000)
+        identity = f"{os.getuid()}/torchrun/{cli.TOKEN}/127.0.0.1/{port}/"
+        self.jobs.add("py-" + hashlib.sha256(identity.encode()).hexdigest()[:24])
         running = [
             self.start(code, *args, env={
                 "RANK": str(r), "LOCAL_RANK": str(r), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(local or world),

@@ -169,10 +169,16 @@ static int check(struct rfp_trainer *t)
     return -1;
 }
 
-static PyObject *trainer_close(PyObject *self, PyObject *unused)
+/* close(leave): with `leave` the rank is given up at once, though held batches keep the memory. */
+static PyObject *trainer_close(PyObject *self, PyObject *leave)
 {
-    (void)unused;
-    close_trainer((struct rfp_trainer *)self);
+    struct rfp_trainer *t = (struct rfp_trainer *)self;
+    int now = PyObject_IsTrue(leave);
+    if (now < 0)
+        return NULL;
+    close_trainer(t);
+    if (t->handle && now && !t->waiting)
+        rf_leave(t->handle);
     Py_RETURN_NONE;
 }
 
@@ -326,7 +332,8 @@ static PyMethodDef trainer_methods[] = {
     {"report_health", trainer_report, METH_VARARGS, "report_health(samples, seconds)"},
     {"rebalance", trainer_rebalance, METH_NOARGS, "rebalance() -> (moved, why)"},
     {"facts", trainer_facts, METH_NOARGS, "facts() -> dict"},
-    {"close", trainer_close, METH_NOARGS, "Detaches, once no batch is held any more."},
+    {"close", trainer_close, METH_O,
+     "close(leave): detaches once no batch is held any more; gives the rank up at once if `leave`"},
     {NULL, NULL, 0, NULL},
 };
 

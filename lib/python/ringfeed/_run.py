@@ -27,6 +27,7 @@ class Run:
     def __init__(self, source=None):
         self.pid = os.getpid()
         self.source = source
+        self.own = source is not None  # not somebody else's server
         self.server = None
         self.trainer = None
         self.facts = None
@@ -56,8 +57,10 @@ class Run:
             return []
 
     def leave(self):
+        """Batches that are still held stay as they are. Nobody attaches to a rank of a loader's own run again, so it can be given
+        up at once; to one of somebody else's server only when they are gone."""
         if self.trainer is not None:
-            self.trainer.close()
+            self.trainer.close(self.own)
         self.trainer = None
 
     def stop(self, wait):
