@@ -2,9 +2,10 @@
 
     import ringfeed
 
-    for epoch in range(10):
-        for batch in ringfeed.Loader("train/", batch_size=256, shuffle=True):
-            step(batch.torch())
+    with ringfeed.Loader("train/", batch_size=256, shuffle=True) as loader:
+        for epoch in range(10):
+            for batch in loader:
+                step(batch.torch())
 
 ringfeed moves bytes: what is in a batch is what is in the files. Decode where the batch is used, or in collate_fn."""
 

@@ -181,7 +181,7 @@ class Loader(_Reader):
         if batch_sampler is not None:
             raise ValueError("batch_sampler: ringfeed forms batches itself. Give batch_size= and, for an order of your own, sampler=")
         _options.warn_meaningless(dict(worker_init_fn=worker_init_fn, multiprocessing_context=multiprocessing_context,
-                                       persistent_workers=persistent_workers), 2)  # fmt: skip
+                                       persistent_workers=persistent_workers, pin_memory=pin_memory), 2)  # fmt: skip
         launch = _launch.find(rank, world_size, first_rank, ranks)
         options = _options.serve_options(serve)
         _options.prefetch_of(prefetch_factor, num_workers, options)
