@@ -261,7 +261,11 @@ typedef struct rf_server_options {
     uint64_t cache_bytes; /* of the dataset kept in shared memory over the epochs; 0: none */
     uint32_t cpu_budget; /* CPU time for the server, in percent of the cores it may use; 0 and 100: no limit */
     uint32_t reserved32;
-    uint64_t reserved[3];
+    /* Called while rf_server_start waits, every 100 ms and after each signal; a non-zero result ends the wait and the
+     * server, with -EINTR. NULL: none. */
+    int (*on_wait)(void *ctx);
+    void *on_wait_ctx;
+    uint64_t reserved[1];
 } rf_server_options;
 
 typedef struct rf_server rf_server;

@@ -24,7 +24,7 @@
 
 extern char **environ;
 
-enum { DEFAULT_TIMEOUT_MS = 30000, STOP_MS = 10000, MAX_ARGS = 512, MAX_MIRRORS = 16 };
+enum { DEFAULT_TIMEOUT_MS = 30000, STOP_MS = 10000, ASK_MS = 100, MAX_ARGS = 512, MAX_MIRRORS = 16 };
 
 struct rf_server {
     pid_t pid;
@@ -320,7 +320,7 @@ static int read_ready(struct rf_server *s, char *line, size_t cap)
     return strstr(line, "\"ready\"") && strchr(line, '\n') ? 1 : 0;
 }
 
-static int wait_ready(struct rf_server *s, int timeout_ms, struct rfi_error *err)
+static int wait_ready(struct rf_server *s, const rf_server_options *o, int timeout_ms, struct rfi_error *err)
 {
     char line[1024] = "";
     uint64_t until = rfi_now_ns() + (uint64_t)timeout_ms * 1000000u;
@@ -331,8 +331,15 @@ static int wait_ready(struct rf_server *s, int timeout_ms, struct rfi_error *err
             return rfi_fail(
                 err, ETIMEDOUT, "the server (process %d) was not ready within %d ms: %s", (int)s->pid, timeout_ms,
                 s->said[0] ? s->said : "it said nothing. A large dataset may need an index: `ringfeed index`");
-        if (poll(p, 2, (int)((until - now) / 1000000u) + 1) < 0 && errno != EINTR)
+        int left_ms = (int)((until - now) / 1000000u) + 1;
+        int n = poll(p, 2, o->on_wait && left_ms > ASK_MS ? ASK_MS : left_ms);
+        if (n < 0 && errno != EINTR)
             return rfi_fail(err, errno, "cannot wait for the server: %s", strerror(errno));
+        if (n <= 0) {
+            if (o->on_wait && o->on_wait(o->on_wait_ctx))
+                return rfi_fail(err, EINTR, "interrupted while the server (process %d) was starting", (int)s->pid);
+            continue;
+        }
         if (s->err >= 0 && p[1].revents)
             hear(s);
         int ready = p[0].revents ? read_ready(s, line, sizeof line) : 0;
@@ -387,7 +394,7 @@ int rf_server_start(const rf_server_options *o, int timeout_ms, rf_server **ret)
     rc = a.full ? rfi_fail(err, E2BIG, "too many arguments for the server") : spawn(s, command, &a, err);
     free_args(&a);
     if (rc == 0) {
-        rc = wait_ready(s, timeout_ms < 0 ? DEFAULT_TIMEOUT_MS : timeout_ms, err);
+        rc = wait_ready(s, o, timeout_ms < 0 ? DEFAULT_TIMEOUT_MS : timeout_ms, err);
         if (rc < 0 && !s->reaped) {
             kill(s->pid, SIGKILL);
             reap(s);

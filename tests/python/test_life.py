@@ -142,6 +142,24 @@ def test_interrupt_of_the_whole_terminal_leaves_the_loader(script):
     """)
 
 
+def test_interrupt_of_a_start(script, tmp_path):
+    """A server that does not get ready: here a program that only sleeps."""
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nexec sleep 100\n")
+    slow.chmod(0o755)
+    began = time.monotonic()
+    script.run("""
+        import signal, numpy, ringfeed as rf
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        try:
+            rf.Loader(numpy.zeros((100, 4)), 10)
+        except KeyboardInterrupt:
+            print("so")
+    """, env={"RINGFEED": str(slow)})
+    assert time.monotonic() - began < 30
+
+
 def test_fork():
     """The child gets an error, and whatever it does harms nothing of its parent."""
     loader = rf.Loader(DATA, 10)

@@ -161,6 +161,16 @@ def test_an_array_is_a_dataset(order, make):
         assert numpy.array_equal(next(iter(loader)).data, fortran)
 
 
+@pytest.mark.parametrize("dtype", ["?", "<u2", ">f4", "<c8", "<M8[s]", "<U4", "S5", [("a", "<i4"), ("b", "<f8", 2)]])
+def test_arrays_of_any_dtype(dtype):
+    array = numpy.zeros((6, 2), dtype)
+    array[1] = numpy.ones(2, dtype) if not isinstance(dtype, list) else (3, 4.5)
+    with rf.Loader(array, 4) as loader:
+        for batch in loader:
+            assert batch.data.dtype == array.dtype
+            assert batch.data.tobytes() == array[batch.ids.astype(int)].tobytes() == memoryview(batch).tobytes()
+
+
 @pytest.mark.parametrize("bad", [numpy.array(3), numpy.array([object()]), 7, [], [3]])
 def test_what_is_no_dataset(bad):
     with pytest.raises((TypeError, ValueError), match="dataset"):

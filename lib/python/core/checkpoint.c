@@ -46,8 +46,10 @@ static PyObject *checkpoint_take(PyObject *type, PyObject *args)
     (void)type;
     if (!PyArg_ParseTuple(args, "s", &name))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS rc = rf_checkpoint_take(name, &c);
-    Py_END_ALLOW_THREADS return taken(rc, c);
+    PyThreadState *saved = PyEval_SaveThread();
+    rc = rf_checkpoint_take(name, &c);
+    PyEval_RestoreThread(saved);
+    return taken(rc, c);
 }
 
 /* Checkpoint.make(dataset, order, before, epoch, step) */
@@ -77,8 +79,10 @@ static PyObject *checkpoint_save(PyObject *self, PyObject *args)
     rf_checkpoint *c = rfp_checkpoint_handle(self);
     if (!PyArg_ParseTuple(args, "O&", PyUnicode_FSConverter, &path))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS rc = rf_checkpoint_save(c, PyBytes_AsString(path));
-    Py_END_ALLOW_THREADS Py_DECREF(path);
+    PyThreadState *saved = PyEval_SaveThread();
+    rc = rf_checkpoint_save(c, PyBytes_AsString(path));
+    PyEval_RestoreThread(saved);
+    Py_DECREF(path);
     if (rc < 0)
         return rfp_raise(rc, rf_last_error());
     Py_RETURN_NONE;

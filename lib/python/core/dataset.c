@@ -23,8 +23,10 @@ static PyObject *dataset_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
         rfp_options_free(&o);
         return NULL;
     }
-    Py_BEGIN_ALLOW_THREADS rc = rf_dataset_open(&o.dataset, &d->handle);
-    Py_END_ALLOW_THREADS rfp_options_free(&o);
+    PyThreadState *saved = PyEval_SaveThread();
+    rc = rf_dataset_open(&o.dataset, &d->handle);
+    PyEval_RestoreThread(saved);
+    rfp_options_free(&o);
     if (rc < 0) {
         rfp_raise(rc, rf_last_error());
         Py_DECREF((PyObject *)d);

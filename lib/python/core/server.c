@@ -11,6 +11,16 @@ struct server {
 
 static PyTypeObject *server_type;
 
+/* Called by rf_server_start without the GIL. */
+static int on_wait(void *ctx)
+{
+    PyThreadState **saved = ctx;
+    PyEval_RestoreThread(*saved);
+    int stop = PyErr_CheckSignals() < 0;
+    *saved = PyEval_SaveThread();
+    return stop;
+}
+
 /* Server(options, timeout_ms) */
 static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -26,8 +36,12 @@ static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         return NULL;
     }
     s->pid = getpid();
-    Py_BEGIN_ALLOW_THREADS rc = rf_server_start(&o.server, timeout_ms, &s->handle);
-    Py_END_ALLOW_THREADS rfp_options_free(&o);
+    PyThreadState *saved = PyEval_SaveThread();
+    o.server.on_wait = on_wait;
+    o.server.on_wait_ctx = &saved;
+    rc = rf_server_start(&o.server, timeout_ms, &s->handle);
+    PyEval_RestoreThread(saved);
+    rfp_options_free(&o);
     if (rc >= 0)
         return (PyObject *)s;
     rfp_raise(rc, rf_last_error());
@@ -42,8 +56,10 @@ static int stop(struct server *s)
     s->handle = NULL;
     if (!handle || s->pid != getpid()) /* a forked child's copy is not its to stop */
         return 0;
-    Py_BEGIN_ALLOW_THREADS rc = rf_server_stop(handle);
-    Py_END_ALLOW_THREADS return rc;
+    PyThreadState *saved = PyEval_SaveThread();
+    rc = rf_server_stop(handle);
+    PyEval_RestoreThread(saved);
+    return rc;
 }
 
 static PyObject *server_stop(PyObject *self, PyObject *unused)

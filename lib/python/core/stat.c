@@ -64,8 +64,10 @@ PyObject *rfp_stat(PyObject *module, PyObject *name)
     (void)module;
     if (!text)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS rc = rf_stat_read(PyBytes_AsString(text), &s);
-    Py_END_ALLOW_THREADS Py_DECREF(text);
+    PyThreadState *saved = PyEval_SaveThread();
+    rc = rf_stat_read(PyBytes_AsString(text), &s);
+    PyEval_RestoreThread(saved);
+    Py_DECREF(text);
     if (rc < 0)
         return rfp_raise(rc, rf_last_error());
     PyObject *dict = dict_of(&s);

@@ -53,12 +53,14 @@ static int try_attach(struct rfp_trainer *t, const char *name, unsigned rank, rf
                       size_t cap)
 {
     int rc;
-    Py_BEGIN_ALLOW_THREADS rc = rf_attach(name, rank, o, &t->handle);
+    PyThreadState *saved = PyEval_SaveThread();
+    rc = rf_attach(name, rank, o, &t->handle);
     if (rc < 0)
         snprintf(text, cap, "%s", rf_last_error());
     if (rc == -ENOENT || rc == -EAGAIN)
         nanosleep(&(struct timespec){.tv_nsec = ATTACH_RETRY_NS}, NULL);
-    Py_END_ALLOW_THREADS return rc;
+    PyEval_RestoreThread(saved);
+    return rc;
 }
 
 /* Waits for the name in short steps, so that ^C acts. Once a server is there but slow, it is waited for as a whole. */
@@ -209,8 +211,9 @@ static PyObject *trainer_begin(PyObject *self, PyObject *args)
         int rc = 0;
         if (!t->ahead || t->ahead->b.epoch != epoch || t->ahead->b.batch != 0) {
             drop_ahead(t);
-            Py_BEGIN_ALLOW_THREADS rc = rf_set_epoch(t->handle, epoch);
-            Py_END_ALLOW_THREADS
+            PyThreadState *saved = PyEval_SaveThread();
+            rc = rf_set_epoch(t->handle, epoch);
+            PyEval_RestoreThread(saved);
         }
         if (rc < 0)
             return rfp_raise(rc, rf_trainer_error(t->handle));
@@ -230,8 +233,11 @@ static PyObject *trainer_seek(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "KKK", &epoch, &step, &len) || check(t) < 0)
         return NULL;
     drop_ahead(t);
-    Py_BEGIN_ALLOW_THREADS rc = rf_seek(t->handle, epoch, step);
-    Py_END_ALLOW_THREADS if (rc < 0) return rfp_raise(rc, rf_trainer_error(t->handle));
+    PyThreadState *saved = PyEval_SaveThread();
+    rc = rf_seek(t->handle, epoch, step);
+    PyEval_RestoreThread(saved);
+    if (rc < 0)
+        return rfp_raise(rc, rf_trainer_error(t->handle));
     t->epoch = epoch;
     t->step = step;
     t->ended = step && step >= len;
@@ -279,8 +285,11 @@ static PyObject *trainer_rebalance(PyObject *self, PyObject *unused)
     (void)unused;
     if (check(t) < 0)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS rc = rf_rebalance(t->handle);
-    Py_END_ALLOW_THREADS if (rc < 0) return rfp_raise(rc, rf_trainer_error(t->handle));
+    PyThreadState *saved = PyEval_SaveThread();
+    rc = rf_rebalance(t->handle);
+    PyEval_RestoreThread(saved);
+    if (rc < 0)
+        return rfp_raise(rc, rf_trainer_error(t->handle));
     return Py_BuildValue("(Os)", rc ? Py_True : Py_False, rf_rebalance_reason(t->handle));
 }
 

@@ -19,9 +19,9 @@ def _numpy():
 class Layout:
     """How the samples of a run look."""
 
-    def __init__(self, facts):
+    def __init__(self, facts, dtype=None):
         self.fields = facts["fields"] or ("data",)
-        self.dtype = facts["dtype"] or "|u1"
+        self.dtype = dtype or facts["dtype"] or "|u1"
         self.shape = facts["shape"] if facts["dtype"] else (facts["fixed_bytes"],)
 
 

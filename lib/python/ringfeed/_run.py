@@ -39,7 +39,7 @@ class Run:
         self.trainer = _core.Trainer(name, rank, timeout_ms, True, Batch)
         self.trainer.timeout_ms = wait_ms
         self.facts = self.trainer.facts()
-        self.trainer.layout = Layout({**self.facts["dataset"]})
+        self.trainer.layout = Layout(self.facts["dataset"], self.source and self.source.dtype)
 
     def check_process(self):
         if os.getpid() != self.pid:

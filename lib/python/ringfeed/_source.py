@@ -17,7 +17,7 @@ class Source:
     def __init__(self, dataset, labels=None, copy=True):
         self.options = {}
         self.identity = None  # what state_dict calls the dataset; None: the server's fingerprint
-        self.samples = None  # of an array
+        self.samples = self.dtype = None  # of an array
         self._files = []
         self._sequence = None
         if _is_array(dataset):
@@ -38,7 +38,7 @@ class Source:
         if array.ndim < 1 or array.dtype.hasobject:
             raise ValueError(f"dataset: an array of numbers with samples along its first axis is needed, not {array.dtype} {array.shape}")
         self.identity = f"array {array.dtype.str} {array.shape} {_checksum(numpy, array):08x}"
-        self.samples = len(array)
+        self.samples, self.dtype = len(array), array.dtype
         self.options["format"] = "npy"
         self.options["paths"] = [self._share("array", array, copy)]
         if labels is None:
