@@ -56,7 +56,20 @@ static Py_ssize_t batch_length(PyObject *self)
     return l ? (Py_ssize_t)l->b.n_samples : 0;
 }
 
-/* _view(offset, bytes, writable=False): a piece of the samples' memory. */
+/* A view of a piece of the samples' memory, or NULL with an exception. */
+static PyObject *piece(struct rfp_lease *l, uint64_t offset, uint64_t bytes, int writable)
+{
+    if (offset > l->b.data_bytes || bytes > l->b.data_bytes - offset || bytes > PY_SSIZE_T_MAX)
+        return PyErr_Format(PyExc_IndexError, "%llu bytes at %llu do not lie in the batch's %llu",
+                            (unsigned long long)bytes, (unsigned long long)offset, (unsigned long long)l->b.data_bytes);
+    if (writable && l->b.resident)
+        return PyErr_Format(PyExc_BufferError, "samples in the resident cache are everybody's: they cannot be written");
+    if (writable && !l->trainer->writable && !l->own)
+        return PyErr_Format(PyExc_BufferError, "this rank's memory was attached read-only");
+    return rfp_view_new(l, l->b.data + offset, (Py_ssize_t)bytes, writable);
+}
+
+/* _view(offset, bytes, writable=False) */
 static PyObject *batch_view(PyObject *self, PyObject *args)
 {
     unsigned long long offset, bytes;
@@ -64,20 +77,17 @@ static PyObject *batch_view(PyObject *self, PyObject *args)
     struct rfp_lease *l = open_lease(self);
     if (!l || !PyArg_ParseTuple(args, "KK|p", &offset, &bytes, &writable))
         return NULL;
-    if (offset > l->b.data_bytes || bytes > l->b.data_bytes - offset || bytes > PY_SSIZE_T_MAX) {
-        PyErr_Format(PyExc_IndexError, "%llu bytes at %llu do not lie in the batch's %llu", bytes, offset,
-                     (unsigned long long)l->b.data_bytes);
+    return piece(l, offset, bytes, writable);
+}
+
+/* _samples(writable): all of a batch of equal samples. */
+static PyObject *batch_samples(PyObject *self, PyObject *writable)
+{
+    struct rfp_lease *l = open_lease(self);
+    int write = PyObject_IsTrue(writable);
+    if (!l || write < 0)
         return NULL;
-    }
-    if (writable && l->b.resident) {
-        PyErr_SetString(PyExc_BufferError, "samples in the resident cache are everybody's: they cannot be written");
-        return NULL;
-    }
-    if (writable && !l->trainer->writable) {
-        PyErr_SetString(PyExc_BufferError, "this rank's memory was attached read-only");
-        return NULL;
-    }
-    return rfp_view_new(l, l->b.data + offset, (Py_ssize_t)bytes, writable);
+    return piece(l, l->b.n_samples ? l->b.offsets[0] : 0, l->b.n_samples * l->b.fixed_bytes, write);
 }
 
 /* _array(name): one of the batch's arrays of numbers as a view, or None. */
@@ -212,6 +222,7 @@ static void batch_releasebuffer(PyObject *self, Py_buffer *v)
 
 static PyMethodDef batch_methods[] = {
     {"_view", batch_view, METH_VARARGS, "_view(offset, bytes, writable=False)"},
+    {"_samples", batch_samples, METH_O, "_samples(writable)"},
     {"_array", batch_array, METH_O, "_array(name)"},
     {"release", batch_release, METH_NOARGS, "Gives the batch's place in the ring back, now."},
     {NULL, NULL, 0, NULL},

@@ -49,7 +49,7 @@ class Ragged(collections.abc.Sequence):
 
 
 class _Arrays:
-    """What a batch offers, made of `_view(offset, bytes, writable)` and `_array(name)`."""
+    """What a batch offers, made of `_view(offset, bytes, writable)`, `_samples(writable)` and `_array(name)`."""
 
     __slots__ = ()
 
@@ -115,9 +115,7 @@ class _Arrays:
 
     def _dense(self, writable):
         layout = self._layout
-        offset = int(self.offsets[0]) if len(self) else 0
-        view = self._view(offset, len(self) * self._fixed_bytes, writable)
-        return _numpy().ndarray((len(self), *layout.shape), layout.dtype, view)
+        return _numpy().ndarray((len(self), *layout.shape), layout.dtype, self._samples(writable))
 
     @property
     def data(self):
@@ -310,6 +308,9 @@ class CopiedBatch(_Arrays):
 
     def _view(self, offset, bytes, writable=False):
         return memoryview(self._bytes)[offset : offset + bytes]
+
+    def _samples(self, writable):
+        return self._bytes
 
     def _array(self, name):
         return self._copied[name]
