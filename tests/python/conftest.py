@@ -81,13 +81,15 @@ class Script:
         return one
 
     def ranks(self, code, *args, world=4, local=None, env=None, status=0):
-        """As torchrun starts them. Their standard outputs, by rank."""
+        """As torchrun starts them, `local` on a machine. Their standard outputs, by rank."""
         port = str(40000 + os.getpid() % 20000)
-        identity = f"{os.getuid()}/torchrun/{cli.TOKEN}/127.0.0.1/{port}/"
-        self.jobs.add("py-" + hashlib.sha256(identity.encode()).hexdigest()[:24])
+        local = local or world
+        for first in range(0, world, local):
+            identity = f"{os.getuid()}/torchrun/{cli.TOKEN}/127.0.0.1/{port}//{first}"
+            self.jobs.add("py-" + hashlib.sha256(identity.encode()).hexdigest()[:24])
         running = [
             self.start(code, *args, env={
-                "RANK": str(r), "LOCAL_RANK": str(r), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(local or world),
+                "RANK": str(r), "LOCAL_RANK": str(r % local), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(local),
                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": cli.TOKEN, **(env or {}),
             })
             for r in range(world)

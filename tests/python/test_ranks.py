@@ -25,9 +25,9 @@ READ = """
 """
 
 
-def read(script, made, options, batches, state=None, world=4):
+def read(script, made, options, batches, state=None, world=4, local=None):
     plan = json.dumps({"batches": batches, "state": state})
-    return [json.loads(text) for text in script.ranks(READ, made.path, json.dumps(options), plan, world=world)]
+    return [json.loads(text) for text in script.ranks(READ, made.path, json.dumps(options), plan, world=world, local=local)]
 
 
 @pytest.mark.parametrize("options,flags", [({"shuffle": True}, ("--tail", "pad")), ({"shuffle": True, "drop_last": True}, ("--tail", "drop"))])
@@ -53,7 +53,7 @@ def test_states_are_equal_and_go_on(script, make, order):
         assert [[ids for ids, _ in epoch] for epoch in one["epochs"]] == [expected[1][3:], expected[2]]
 
 
-@pytest.mark.parametrize("worlds", [(4, 2), (2, 3), (4, 2, 3)])
+@pytest.mark.parametrize("worlds", [(4, 2), (2, 3), (4, 2, 3), (2, 1), (1, 2)])
 def test_another_world_gets_the_rest(script, make, worlds):
     """Everything of the epoch exactly once over all worlds, padding apart, and whole epochs from then on."""
     made = make.npy(101)
@@ -69,6 +69,42 @@ def test_another_world_gets_the_rest(script, make, worlds):
     whole = [x for one in got for ids, flags in one["epochs"][1] for x, flag in zip(ids, flags) if not flag & 1]
     assert sorted(whole) == list(range(101))
     assert state["before"] == [] and state["order"]["world_size"] == worlds[-1] and (state["epoch"], state["step"]) == (2, 0)
+
+
+def test_two_machines(script, make, order):
+    """Each has a loader of its own; states are equal on all, and go on in another world."""
+    made = make.npy(80)
+    got = read(script, made, {"shuffle": True}, [None, 2], local=2)
+    for rank, one in enumerate(got):
+        expected = order(made, "--batch", 4, "--world-size", 4, "--shuffle", "full", "--tail", "pad", rank=rank, epochs=2)
+        assert [[ids for ids, _ in epoch] for epoch in one["epochs"]] == [expected[0], expected[1][:2]]
+        assert one["state"] == got[0]["state"]
+    rest = read(script, made, {"shuffle": True}, [None], got[0]["state"], world=2, local=1)
+    ids = [x for one in got for ids, _ in one["epochs"][1] for x in ids]
+    ids += [x for one in rest for ids, flags in one["epochs"][0] for x, flag in zip(ids, flags) if not flag & 1]
+    assert sorted(ids) == list(range(80))
+
+
+def test_the_others_raise_when_the_first_rank_is_gone(script, make):
+    """Its loader ends with it. Nobody hangs."""
+    made = make.npy(4000)
+    script.ranks("""
+        import os, sys, time, ringfeed as rf
+        loader = rf.Loader(sys.argv[1], 4, timeout=30)
+        it = iter(loader)
+        next(it)
+        if loader.rank == 0:
+            while any(r["batch"] < 1 for r in loader.stats()["ranks"][1:]):
+                time.sleep(0.01)
+            os.execv("/bin/true", ["true"])  # no destructor runs
+        try:
+            for batch in it:
+                time.sleep(0.002)
+        except rf.RingfeedError as error:
+            assert error.errno == 32, error
+            sys.exit(0)
+        sys.exit(5)
+    """, made.path, world=3)
 
 
 def test_another_world_at_the_end_of_an_epoch(script, make, order):

@@ -129,5 +129,5 @@ def name_for(launch):
             f"{launch.ranks} ranks share a loader here, and no launcher says what job they are of. Give all of them the same "
             "name=, or use torchrun, srun or mpirun"
         )
-    digest = hashlib.sha256(f"{os.getuid()}/{launch.identity}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{os.getuid()}/{launch.identity}/{launch.first_rank}".encode()).hexdigest()
     return f"py-{digest[:24]}-{number}"

@@ -129,13 +129,16 @@ class _Reader:
 
     def load_state_dict(self, state):
         """Goes to where `state` was taken. Every rank must do it. The world may have another size."""
-        _state.check(state, self._identity(), self._order)
+        self._check_state(state)
         if _state.same_world(state, self._order) and not state["before"] and not self._before:
             self._seek(state["epoch"], state["step"])
         else:
             self._restart(state)
         self._asked = None
         self._here = True
+
+    def _check_state(self, state):
+        _state.check(state, self._identity(), self._order)
 
     def _seek(self, epoch, step):
         self._trainer.seek(epoch, min(step, len(self)), len(self))
@@ -191,6 +194,7 @@ class Loader(_Reader):
             workers=num_workers, world_size=launch.world_size, first_rank=launch.first_rank, ranks=launch.ranks, epochs=0,
         )  # fmt: skip
         self._launch = launch
+        self._tail_is_free = tail is None and not drop_last
         self._collate = collate_fn
         self._copy = copy
         self._wait_ms = _options.timeout_ms_of(timeout)
@@ -230,6 +234,14 @@ class Loader(_Reader):
                     f"run '{facts['name']}' has {what} {facts[what]}, and this rank asked for {self._options[what]}. All ranks must "
                     "make the same loaders in the same order"
                 )
+
+    def _check_state(self, state):
+        """Where the caller left the tail open it depends on the world: then that of the state goes on."""
+        tail = state["order"].get("tail") if isinstance(state, dict) and isinstance(state.get("order"), dict) else None
+        if self._tail_is_free and tail in ("pad", "uneven") and not _state.same_world(state, self._order):
+            self._options = {**self._options, "tail": tail}
+            self._order = {**self._order, "tail": tail}
+        super()._check_state(state)
 
     def _prepare(self, state):
         """Between two servers."""

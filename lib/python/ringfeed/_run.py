@@ -3,6 +3,7 @@ Loader, so that a finalizer can let go of it when the Loader is gone."""
 
 import os
 import pathlib
+import sys
 import time
 import warnings
 
@@ -84,7 +85,7 @@ class Run:
         if os.getpid() != self.pid:
             return
         self.leave()
-        self.stop(wait)
+        self.stop(wait and not hasattr(sys, "last_type"))  # an exception that nobody caught ends this process
         if self.source is not None:
             self.source.close()
             self.source = None

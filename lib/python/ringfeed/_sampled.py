@@ -97,6 +97,6 @@ class SampledLoader(Loader):
         return state
 
     def load_state_dict(self, state):
-        _state.check(state, self._identity(), self._order)
+        self._check_state(state)
         self._loaded = state
         self._asked = None
