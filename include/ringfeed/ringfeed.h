@@ -280,6 +280,9 @@ RF_PUBLIC int rf_server_start(const rf_server_options *o, int timeout_ms, rf_ser
 RF_PUBLIC int rf_server_wait(rf_server *s, int timeout_ms, int *ret_status);
 /* Asks it to end (SIGTERM), waits, frees the handle. Returns its exit status or a negative errno. */
 RF_PUBLIC int rf_server_stop(rf_server *s);
+/* Removes what a killed server of this name left in /dev/shm, as `ringfeed gc` does for all; a `resume` "auto" cannot go on
+ * from it then. 0 also when there is nothing; -EBUSY: its server lives. */
+RF_PUBLIC int rf_remove_dead(const char *name);
 RF_PUBLIC int rf_server_pid(const rf_server *s);
 RF_PUBLIC const char *rf_server_error(const rf_server *s);
 

@@ -32,7 +32,6 @@ struct rf_server {
     int out, err; /* its stdout and stderr */
     bool reaped;
     int status;
-    char name[RF_NAME_MAX + 1];
     char said[4096]; /* the tail of its messages */
     struct rfi_error error;
 };
@@ -359,9 +358,6 @@ static int wait_ready(struct rf_server *s, const rf_server_options *o, int timeo
 
 static void free_server(struct rf_server *s)
 {
-    struct rfi_error ignored;
-    if (s->reaped && WIFSIGNALED(s->status)) /* it could not remove its segment */
-        rfi_segment_reclaim(s->name, &ignored);
     int fds[] = {s->pidfd, s->out, s->err};
     for (int i = 0; i < 3; i++)
         if (fds[i] >= 0)
@@ -381,7 +377,6 @@ int rf_server_start(const rf_server_options *o, int timeout_ms, rf_server **ret)
     if (!s)
         return rfi_fail(err, ENOMEM, "out of memory");
     s->pidfd = s->out = s->err = -1;
-    snprintf(s->name, sizeof s->name, "%s", o->name);
     find_command(o, command, sizeof command);
     arg(&a, "%s", command);
     arg(&a, "serve");
@@ -446,6 +441,14 @@ int rf_server_stop(rf_server *s)
     }
     free_server(s);
     return rc < 0 ? rc : status;
+}
+
+int rf_remove_dead(const char *name)
+{
+    if (!name)
+        return rfi_fail(rfi_thread_error(), EINVAL, "rf_remove_dead: a null pointer. Pass the name of a run");
+    int rc = rfi_segment_reclaim(name, rfi_thread_error());
+    return rc == -ENOENT ? 0 : rc;
 }
 
 int rf_server_pid(const rf_server *s)

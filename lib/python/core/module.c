@@ -20,10 +20,24 @@ static PyObject *order_options(PyObject *module, PyObject *dict)
     return order;
 }
 
+static PyObject *remove_dead(PyObject *module, PyObject *name)
+{
+    PyObject *text = PyUnicode_AsUTF8String(name);
+    int rc = text ? rf_remove_dead(PyBytes_AsString(text)) : 0;
+    (void)module;
+    if (!text)
+        return NULL;
+    Py_DECREF(text);
+    if (rc < 0)
+        return rfp_raise(rc, rf_last_error());
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
     {"version", version, METH_NOARGS, "version() -> str"},
     {"order_options", order_options, METH_O,
      "order_options(options) -> dict: those of the order, all of them, checked"},
+    {"remove_dead", remove_dead, METH_O, "remove_dead(name): what a killed server left"},
     {"stat", rfp_stat, METH_O, "stat(name) -> dict: one reading of a running loader"},
     {NULL, NULL, 0, NULL},
 };

@@ -198,6 +198,7 @@ class Loader(_Reader):
         self._collate = collate_fn
         self._copy = copy
         self._wait_ms = _options.timeout_ms_of(timeout)
+        self._nameless = name is None
         self._base_name = name or _launch.name_for(launch)
         self._starts = 0
         self._before = []
@@ -208,7 +209,7 @@ class Loader(_Reader):
         self._start(source, sampler)
 
     def _start(self, source, sampler):
-        self._open(Run(source), self._options)
+        self._open(Run(source, self._nameless), self._options)
 
     def _open(self, run, options):
         """The server's name has the number of the start, which is the same on all ranks."""
@@ -254,7 +255,7 @@ class Loader(_Reader):
         self._closer.detach()
         old.leave()
         old.stop(wait=True)
-        self._run = Run(source)
+        self._run = Run(source, self._nameless)
         self._closer = weakref.finalize(self, self._run.close)
         self._starts += 1
         self._before = []

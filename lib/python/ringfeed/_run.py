@@ -25,7 +25,9 @@ def command():
 
 
 class Run:
-    def __init__(self, source=None):
+    def __init__(self, source=None, nameless=False):
+        self.nameless = nameless  # the user has no name for it, so nothing can go on from what it leaves when it is killed
+        self.name = None
         self.pid = os.getpid()
         self.source = source
         self.own = source is not None  # not somebody else's server
@@ -34,6 +36,7 @@ class Run:
         self.facts = None
 
     def start(self, options, timeout_ms):
+        self.name = options["name"]
         self.server = _core.Server({"command": command(), **options}, timeout_ms)
 
     def attach(self, name, rank, timeout_ms, wait_ms):
@@ -78,8 +81,10 @@ class Run:
                 )
                 break
             time.sleep(0.02)
-        self.server.stop()
+        status = self.server.stop()
         self.server = None
+        if status >= 128 and self.nameless:
+            _core.remove_dead(self.name)
 
     def close(self, wait=True):
         if os.getpid() != self.pid:

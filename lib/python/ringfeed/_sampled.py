@@ -26,7 +26,7 @@ class SampledLoader(Loader):
         self._asked = None
         self._here = True
         self._loaded = None  # the state that the next iter() goes on from
-        self._run = Run(source)
+        self._run = Run(source, self._nameless)
         self._closer = weakref.finalize(self, self._run.close)
 
     def _position(self):
