@@ -20,11 +20,20 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
 
-enum { DEFAULT_TIMEOUT_MS = 30000, STOP_MS = 10000, ASK_MS = 100, MAX_ARGS = 512, MAX_MIRRORS = 16 };
+enum {
+    DEFAULT_TIMEOUT_MS = 30000,
+    STOP_MS = 10000,
+    ASK_MS = 100,
+    REMOVE_TRIES = 100,
+    REMOVE_RETRY_NS = 5000000,
+    MAX_ARGS = 512,
+    MAX_MIRRORS = 16
+};
 
 struct rf_server {
     pid_t pid;
@@ -448,6 +457,11 @@ int rf_remove_dead(const char *name)
     if (!name)
         return rfi_fail(rfi_thread_error(), EINVAL, "rf_remove_dead: a null pointer. Pass the name of a run");
     int rc = rfi_segment_reclaim(name, rfi_thread_error());
+    /* A worker that had just been forked has the owner's lock until it is dead as well. */
+    for (int tries = 0; rc == -EBUSY && tries < REMOVE_TRIES; tries++) {
+        nanosleep(&(struct timespec){.tv_nsec = REMOVE_RETRY_NS}, NULL);
+        rc = rfi_segment_reclaim(name, rfi_thread_error());
+    }
     return rc == -ENOENT ? 0 : rc;
 }
 
