@@ -2,8 +2,12 @@
 
 `nothing_left` looks after each test; the tests themselves only make the ends."""
 
+import ast
+import collections.abc
 import gc
+import inspect
 import os
+import pathlib
 import signal
 import subprocess
 import threading
@@ -233,6 +237,30 @@ def test_a_batch_released_by_another_thread_ends_a_wait():
         assert len(next(it)) == 10
 
 
+def test_a_batch_that_goes_while_another_thread_waits():
+    """It is given back by the one who waits, and counts."""
+    with rf.Loader(DATA, 10, prefetch=4, num_workers=1, timeout=30) as loader:
+        it = iter(loader)
+        held = [next(it)]
+        family = [loader._run.server.pid, *[w["pid"] for w in loader.stats()["workers"]]]
+        for pid in family:
+            os.kill(pid, signal.SIGSTOP)
+
+        def wake():
+            while not loader._trainer.waiting:
+                time.sleep(0.01)
+            held.clear()
+            for pid in family:
+                os.kill(pid, signal.SIGCONT)
+
+        thread = threading.Thread(target=wake)
+        thread.start()
+        assert sum(len(b) for b in it) == 990
+        thread.join()
+        assert loader._trainer.held == 0
+        assert loader.stats()["ranks"][0]["samples"] == 1000
+
+
 def test_memory_is_flat_over_many_epochs():
     def resident():
         with open("/proc/self/statm") as f:
@@ -265,23 +293,40 @@ def test_no_descriptor_is_left():
     assert descriptors() == before
 
 
-def test_stubs_know_everything():
-    """The type stub of the core has what the core has."""
-    import ast
-    import pathlib
+def stub_of(name):
+    """Classes with their members, and functions, of a type stub."""
+    stub = ast.parse((pathlib.Path(rf.__file__).parent / name).read_text())
+    classes = {}
+    for node in stub.body:
+        if isinstance(node, ast.ClassDef):
+            members = {f.name for f in node.body if isinstance(f, ast.FunctionDef)}
+            members |= {f.target.id for f in node.body if isinstance(f, ast.AnnAssign)}
+            for base in node.bases:
+                members |= classes.get(getattr(base, "id", None), set())
+            classes[node.name] = members
+    return stub, classes, {n.name for n in stub.body if isinstance(n, ast.FunctionDef)}
 
-    stub = ast.parse((pathlib.Path(rf.__file__).parent / "_core.pyi").read_text())
+
+def test_the_stub_of_the_core_knows_everything():
     from ringfeed import _core
 
-    classes = {n.name: {f.name for f in n.body if isinstance(f, ast.FunctionDef)} for n in stub.body if isinstance(n, ast.ClassDef)}
-    functions = {n.name for n in stub.body if isinstance(n, ast.FunctionDef)}
-    for name in dir(_core):
-        if name.startswith("__"):
-            continue
-        assert name in classes or name in functions, name
-    for name, methods in classes.items():
-        for method in methods - {"__init__"}:
-            assert hasattr(getattr(_core, name), method), (name, method)
+    _, classes, functions = stub_of("_core.pyi")
+    assert {n for n in dir(_core) if not n.startswith("__")} == set(classes) | functions
+    for name, members in classes.items():
+        for member in members - {"__init__"}:
+            assert hasattr(getattr(_core, name), member), (name, member)
+
+
+def test_the_stub_of_the_package_knows_everything():
+    stub, classes, functions = stub_of("__init__.pyi")
+    imported = {a.asname for n in stub.body if isinstance(n, ast.ImportFrom) for a in n.names if a.asname}
+    assert set(rf.__all__) == {n for n in set(classes) | functions | imported if not n.startswith("_")}
+    for name in rf.__all__:
+        public = {n for n in dir(getattr(rf, name)) if not n.startswith("_")} - set(dir(OSError)) - set(dir(collections.abc.Sequence))
+        assert name not in classes or public - {"arguments"} <= classes[name], name
+    (loader,) = [f for n in stub.body if getattr(n, "name", "") == "Loader" for f in n.body if isinstance(f, ast.FunctionDef)]
+    told = [a.arg for a in loader.args.args + loader.args.kwonlyargs]
+    assert told == [n for n in inspect.signature(rf.Loader.__init__).parameters if n != "serve"]
 
 
 def test_the_extension_needs_only_the_stable_abi():

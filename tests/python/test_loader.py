@@ -234,6 +234,16 @@ def test_dataset_view(make):
     assert [(d.tobytes(), label) for d, label in rf.Dataset(idx.path)] == [(s.data, s.label) for s in idx.samples]
 
 
+def test_a_loader_of_a_dataset(make):
+    made = make.raw(20, record_bytes=8)
+    labels = numpy.arange(20) * 2
+    dataset = rf.Dataset(made.path, format="raw", record_bytes=8, labels=None)
+    with rf.Loader(dataset, 5) as loader:
+        assert b"".join(b.data.tobytes() for b in loader) == b"".join(s.data for s in made.samples)
+    with rf.Loader(rf.Dataset(numpy.arange(20), labels=labels), 5) as loader:
+        assert [y for _, ys in loader for y in ys.tolist()] == labels.tolist()
+
+
 def test_torch_dataloader_around_it(make):
     data = pytest.importorskip("torch.utils.data")
     made = make.npy(30)

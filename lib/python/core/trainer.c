@@ -350,6 +350,7 @@ static PyMemberDef trainer_members[] = {
     {"timeout_ms", T_INT, offsetof(struct rfp_trainer, timeout_ms), 0, "of a wait; -1: the run's"},
     {"held", T_UINT, offsetof(struct rfp_trainer, held), READONLY, "batches not released"},
     {"layout", T_OBJECT, offsetof(struct rfp_trainer, layout), 0, "how samples look"},
+    {"waiting", T_BOOL, offsetof(struct rfp_trainer, waiting), READONLY, "somebody waits for a batch"},
     {"closed", T_BOOL, offsetof(struct rfp_trainer, closed), READONLY, NULL},
     {"pid", T_INT, offsetof(struct rfp_trainer, pid), READONLY, "the process that attached"},
     {NULL, 0, 0, 0, NULL},

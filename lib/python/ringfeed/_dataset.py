@@ -23,6 +23,12 @@ class Dataset:
         self._info = self._core.info()
         self._labelled = self._info["classes"] > 0
 
+    @property
+    def arguments(self):
+        """What it was made of, for a Loader of the same."""
+        dataset, options = self._arguments
+        return dataset, {name: value for name, value in options.items() if value is not None or name == "labels"}
+
     # Handles do not travel to other processes: there the dataset is opened again.
     def __getstate__(self):
         return self._arguments

@@ -4,6 +4,7 @@ import os
 import weakref
 
 from . import _core, _launch, _options, _state
+from ._dataset import Dataset
 from ._run import Run
 from ._source import Source
 
@@ -185,6 +186,10 @@ class Loader(_Reader):
             raise ValueError("batch_sampler: ringfeed forms batches itself. Give batch_size= and, for an order of your own, sampler=")
         _options.warn_meaningless(dict(worker_init_fn=worker_init_fn, multiprocessing_context=multiprocessing_context,
                                        persistent_workers=persistent_workers, pin_memory=pin_memory), 2)  # fmt: skip
+        if isinstance(dataset, Dataset):
+            dataset, given = dataset.arguments
+            labels = given.pop("labels") if labels is None else labels
+            serve = {**given, **serve}
         launch = _launch.find(rank, world_size, first_rank, ranks)
         options = _options.serve_options(serve)
         _options.prefetch_of(prefetch_factor, num_workers, options)

@@ -25,6 +25,7 @@ class SampledLoader(Loader):
         self._sampler = sampler
         self._asked = None
         self._here = True
+        self._known = None
         self._loaded = None  # the state that the next iter() goes on from
         self._run = Run(source, self._nameless)
         self._closer = weakref.finalize(self, self._run.close)
@@ -82,8 +83,10 @@ class SampledLoader(Loader):
             return super()._identity()
         if self._dataset_name:
             return (self._dataset_name, self._run.source.samples)
-        info = _core.Dataset({**self._options, "subset": None}).info()
-        return (info["fingerprint"], info["samples"])
+        if self._known is None:  # nothing runs yet: looked at here, once
+            info = _core.Dataset(self._options).info()
+            self._known = (info["fingerprint"], info["samples"])
+        return self._known
 
     def state_dict(self):
         """As of every loader, with a checksum of the list in the middle of an epoch: the sampler must draw it again."""

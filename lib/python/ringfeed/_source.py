@@ -26,7 +26,10 @@ class Source:
         paths = [dataset] if isinstance(dataset, (str, bytes, os.PathLike)) else dataset
         paths = list(paths) if isinstance(paths, (list, tuple, set)) else []
         if not paths or not all(isinstance(p, (str, bytes, os.PathLike)) for p in paths):
-            raise TypeError(f"dataset: one path, a list of paths, or a NumPy array is needed, not {type(dataset).__name__}")
+            raise TypeError(
+                f"dataset: one path, a list of paths, a NumPy array or a ringfeed.Dataset is needed, not {type(dataset).__name__}. "
+                "ringfeed reads files; Python objects stay with DataLoader"
+            )
         self.options["paths"] = paths
         if labels is not None:
             self.options["labels"] = labels
