@@ -140,6 +140,8 @@ LAUNCHES = [
     (TORCHRUN, (5, 8, 4, 4)),
     ({"SLURM_NTASKS": "7", "SLURM_PROCID": "4", "SLURM_LOCALID": "0", "SLURM_NODEID": "1", "SLURM_STEP_TASKS_PER_NODE": "4,3", "SLURM_JOB_ID": "9"}, (4, 7, 4, 3)),
     ({"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_TASKS_PER_NODE": "2(x2)", "SLURM_JOB_ID": "9"}, (3, 4, 2, 2)),
+    ({"PMI_SIZE": "4", "PMI_RANK": "3", "SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_TASKS_PER_NODE": "2(x2)", "SLURM_JOB_ID": "9"}, (3, 4, 2, 2)),
+    ({"WORLD_SIZE": "3", "RANK": "2", "MASTER_PORT": "7"}, (2, 3, 0, 3)),
     ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "0", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, (2, 4, 2, 2)),
     ({"PMI_SIZE": "2", "PMI_RANK": "1", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}, (1, 2, 0, 2)),
     ({}, (0, 1, 0, 1)),

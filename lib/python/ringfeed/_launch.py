@@ -66,21 +66,26 @@ def _slurm_ranks():
     return None
 
 
+def _row():
+    """The launcher that says most: srun sets PMI_SIZE as MPICH does, but not the rank on its machine."""
+    set_here = [row for row in _LAUNCHERS if os.environ.get(row[1])]
+    return next((row for row in set_here if os.environ.get(row[2]) and os.environ.get(row[3])), (set_here or [None])[0])
+
+
 def _of_launcher():
-    for launcher, world, rank, local_rank, local_size, identity in _LAUNCHERS:
-        if not os.environ.get(world):
-            continue
-        ids = [os.environ.get(name, "") for name in identity]
-        ranks = (_slurm_ranks() if launcher == "Slurm" else None) or _number(launcher, local_size)
-        return {
-            "launcher": launcher,
-            "world_size": _number(launcher, world),
-            "rank": _number(launcher, rank),
-            "local_rank": _number(launcher, local_rank),
-            "ranks": ranks,
-            "identity": "/".join([launcher, *ids]) if any(ids) else f"{launcher}/{_parent()}",
-        }
-    return {}
+    row = _row()
+    if row is None:
+        return {}
+    launcher, world, rank, local_rank, local_size, identity = row
+    ids = [os.environ.get(name, "") for name in identity]
+    ranks = (_slurm_ranks() if launcher == "Slurm" else None) or _number(launcher, local_size)
+    return {
+        "world_size": _number(launcher, world),
+        "rank": _number(launcher, rank),
+        "local_rank": _number(launcher, local_rank),
+        "ranks": ranks,
+        "identity": "/".join([launcher, *ids]) if any(ids) else f"{launcher}/{_parent()}",
+    }
 
 
 def _of_torch():
