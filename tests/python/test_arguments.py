@@ -6,6 +6,7 @@ import warnings
 import numpy
 import pytest
 import ringfeed as rf
+from ringfeed import _options as options
 
 DATA = numpy.arange(40).reshape(20, 2)
 
@@ -50,6 +51,27 @@ def test_meaningless_arguments_give_one_warning():
 def test_contradictions_and_nonsense(arguments, says):
     with pytest.raises(ValueError, match=says):
         rf.Loader(DATA, **arguments)
+
+
+OPTIONS = dict(
+    block_samples=4, window_blocks=2, repeat_order=True, hash_seed=3, prefetch=3, ring_bytes=1 << 20, queue_depth=8, engine="pread", direct="off",
+    pin="off", numa="off", heartbeat_ms=500, max_restarts=3, checkpoint_every=10, hedge_ms=5, on_error="skip", spares=0, replication=1,
+    slow_ratio=0.4, cache_bytes=1 << 20, cpu_budget=90, format="npy", subset="0:10", on_dead_rank="wait", mirrors=[],
+)  # fmt: skip
+
+
+def test_every_option_of_serve_is_passed_on(tmp_path):
+    """They stand in the server's own arguments, in the command's words."""
+    with rf.Loader(DATA, 2, shuffle="block", checkpoint=tmp_path / "c.json", **OPTIONS) as loader:
+        with open(f"/proc/{loader._run.server.pid}/cmdline", "rb") as file:
+            told = file.read().decode().split("\0")
+        assert sum(len(b) for b in loader) == 10
+    for name, value in OPTIONS.items():
+        if name not in ("on_dead_rank", "mirrors"):
+            flag = "--" + name.replace("_", "-")
+            assert (flag if value is True else f"{flag}={value}") in [t.rstrip("0") if "slow" in t else t for t in told], (flag, told)
+    assert f"--checkpoint={tmp_path / 'c.json'}" in told and "--shuffle=block" in told
+    assert set(OPTIONS) | {"checkpoint", "resume"} <= options.SERVE
 
 
 def test_unknown_arguments():

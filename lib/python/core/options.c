@@ -77,6 +77,7 @@ static const struct row {
     {"replication", U32, SERVER(replication), NULL},
     {"slow_ratio", REAL, SERVER(slow_ratio), NULL},
     {"cache_bytes", U64, SERVER(cache_bytes), NULL},
+    {"cpu_budget", U32, SERVER(cpu_budget), NULL},
 };
 
 /* A string or path, kept until the options are freed. */

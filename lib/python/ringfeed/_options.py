@@ -7,7 +7,7 @@ SERVE = frozenset(
     "format record_bytes header_bytes label_field base block_samples window_blocks hash_partitions hash_seed hash_key ranges "
     "allow_gaps allow_overlap subset split use classes repeat_order start_epoch prefetch ring_bytes queue_depth engine direct "
     "pin numa heartbeat_ms max_restarts command checkpoint checkpoint_every rebalance_threshold hedge_ms on_error spares "
-    "replication slow_ratio cache_bytes resume mirrors rebalance on_dead_rank".split()
+    "replication slow_ratio cache_bytes cpu_budget resume mirrors rebalance on_dead_rank".split()
 )
 _SHUFFLES = {False: "none", True: "full"}
 _MEANINGLESS = {
