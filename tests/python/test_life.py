@@ -61,6 +61,15 @@ def test_a_loader_that_nobody_has_any_more_is_gone():
     os.close(fd)
 
 
+def test_a_loader_that_keeps_its_iterator_is_gone_too():
+    loader = rf.Loader(DATA, 10)
+    loader.kept = iter(loader)
+    pid = loader._run.server.pid
+    del loader
+    gc.collect()
+    assert not os.path.exists(f"/proc/{pid}")
+
+
 @pytest.mark.parametrize("how", ["KILL", "TERM"])
 def test_a_dead_loader_raises(how):
     with rf.Loader(DATA, 10, timeout=30) as loader:

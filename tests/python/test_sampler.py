@@ -85,6 +85,8 @@ def test_refused():
 
     with pytest.raises(ValueError, match="sampler and shuffle"):
         rf.Loader(DATA, 6, sampler=[1], shuffle=True)
+    with pytest.raises(ValueError, match="checkpoint or resume"):
+        rf.Loader(DATA, 6, sampler=[1], resume="x.json")
     with pytest.raises(ValueError, match="DistributedSampler"):
         rf.Loader(DATA, 6, sampler=Distributed(), rank=0, world_size=2, name="x")
     with rf.Loader(DATA, 6, sampler=[1, 30]) as loader:

@@ -179,3 +179,46 @@ def test_state_of_an_attached_loader(make, ringfeed, run_name, order):
         assert rest(own) == expected[0][2:]
 
 
+
+
+def test_checkpoints_of_the_server(make, order, ringfeed, tmp_path):
+    """checkpoint= and resume= of `ringfeed serve`: they count what was released."""
+    made = make.npy(60)
+    file = tmp_path / "run.json"
+    expected = order(made, "--batch", 8, "--shuffle", "full", epochs=3)
+    with rf.Loader(made.path, 8, shuffle=True, checkpoint=file, checkpoint_every=1) as loader:
+        for _, batch in zip(range(3), loader):
+            batch.release()
+    with rf.Loader(made.path, 8, shuffle=True, resume=file) as loader:
+        state = loader.state_dict()
+        assert (state["epoch"], state["step"]) == (0, 3)
+        assert rest(loader) == expected[0][3:]
+        assert rest(loader) == expected[1]
+        alone = rf.Loader(made.path, 8, shuffle=True, rank=0, world_size=2, ranks=1)
+        with alone:
+            other = {**alone.state_dict(), "epoch": 2}
+        other["order"]["tail"] = "uneven"
+        loader.load_state_dict(other)  # begins anew, and not from the file
+        assert rest(loader) == expected[2]
+    with rf.Loader(made.path, 8, shuffle=True) as loader:
+        loader.load_state_dict(state)
+        assert rest(loader) == expected[0][3:]
+
+
+def test_a_state_of_what_another_world_began(make, ringfeed, new_name, tmp_path):
+    """Only the server's checkpoint knows where its ranks stood; from the next epoch on a state is complete again."""
+    made = make.npy(60)
+    file, name, other = tmp_path / "run.json", new_name(), new_name()
+    flags = ("--batch", 4, "--shuffle", "full", "--tail", "uneven", "--epochs", 3)
+    server = ringfeed.serve(made, name, "--ranks", 2, *flags)
+    ringfeed.ok("attach", name, "--rank", 1, "--limit", 2)
+    ringfeed.ok("checkpoint", name, "-o", file)
+    server.send(15)
+    server.wait()
+    ringfeed.serve(made, other, "--ranks", 1, *flags, "--resume", file)
+    with rf.attach(other) as attached, rf.Loader(made.path, 4, shuffle=True, resume=file) as own:
+        for loader in (attached, own):
+            with pytest.raises(NotImplementedError, match="another world size"):
+                loader.state_dict()
+            assert len(rest(loader)) == 13
+            assert (loader.state_dict()["epoch"], loader.state_dict()["before"]) == (1, [])

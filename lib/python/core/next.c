@@ -177,9 +177,24 @@ static PyObject *epoch_next(PyObject *self)
     return end_epoch(e);
 }
 
+/* A loader may keep its own iterator. */
+static int epoch_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((struct epoch *)self)->owner);
+    return 0;
+}
+
+static int epoch_clear(PyObject *self)
+{
+    Py_CLEAR(((struct epoch *)self)->owner);
+    return 0;
+}
+
 static void epoch_dealloc(PyObject *self)
 {
     struct epoch *e = (struct epoch *)self;
+    PyObject_GC_UnTrack(self);
     Py_XDECREF(e->owner);
     Py_XDECREF((PyObject *)e->t);
     rfp_free_object(self);
@@ -193,13 +208,16 @@ static PyObject *same(PyObject *self)
 static PyType_Slot epoch_slots[] = {
     {Py_tp_doc, (void *)"The batches of one epoch, in order."},
     {Py_tp_dealloc, (void *)epoch_dealloc},
+    {Py_tp_traverse, (void *)epoch_traverse},
+    {Py_tp_clear, (void *)epoch_clear},
     {Py_tp_iter, (void *)same},
     {Py_tp_iternext, (void *)epoch_next},
     {0, NULL},
 };
 
 static PyType_Spec epoch_spec = {"ringfeed._core.Epoch", sizeof(struct epoch), 0,
-                                 Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, epoch_slots};
+                                 Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+                                 epoch_slots};
 
 int rfp_epoch_init(PyObject *module)
 {

@@ -16,6 +16,7 @@ class _Reader:
 
     _collate = None
     _copy = False
+    _unknown_epoch = None  # an epoch whose first part was dealt before we came
 
     def _begin(self, run, epoch, step):
         if getattr(self, "_run", None) is not run:
@@ -126,6 +127,11 @@ class _Reader:
         epoch, step = self._trainer.position
         if self._asked is not None and self._asked != epoch:
             epoch, step = self._asked, 0
+        if self._unknown_epoch is not None and epoch <= self._unknown_epoch:
+            raise NotImplementedError(
+                f"epoch {epoch} of this run was begun with another world size, which only its own checkpoint describes: use "
+                "checkpoint= or `ringfeed checkpoint`, or wait for the next epoch"
+            )
         return _state.write(self._identity(), self._order, self._before, epoch, step)
 
     def load_state_dict(self, state):
@@ -226,7 +232,9 @@ class Loader(_Reader):
             self._check_run(run.facts)
             position = (run.facts["start_epoch"], 0)
             if options.get("resume"):
-                position = _core.Checkpoint.take(name).rank(self._launch.rank)
+                point = _core.Checkpoint.take(name)
+                position = point.rank(self._launch.rank)
+                self._unknown_epoch = position[0] if point.stages > 1 else None
         except BaseException:
             run.close(wait=False)
             raise
@@ -266,7 +274,7 @@ class Loader(_Reader):
         self._before = []
         self._prepare(state)
         path = None
-        options = self._options
+        options = {name: value for name, value in self._options.items() if name != "resume"}
         try:
             if worlds and self._launch.owns:
                 path = _state.resume_file(options, _core.order_options(options), worlds)
@@ -275,6 +283,7 @@ class Loader(_Reader):
         finally:
             if path:
                 os.unlink(path)
+        self._unknown_epoch = None
         if worlds and _state.same_world(state, self._order):
             self._before = state["before"]
             self._trainer.place(state["epoch"], state["step"])
@@ -298,16 +307,8 @@ class Attached(_Reader):
         run.attach(name, rank, start_timeout, _options.timeout_ms_of(timeout))
         point = _core.Checkpoint.take(name)
         self._order = point.order()
-        self._stages = point.stages
         self._begin(run, *point.rank(rank))
-
-    def state_dict(self):
-        if self._stages > 1:
-            raise NotImplementedError(
-                "this run went on from one with another world size, which only its own checkpoint describes: use `ringfeed "
-                "checkpoint`"
-            )
-        return super().state_dict()
+        self._unknown_epoch = self._trainer.position[0] if point.stages > 1 else None
 
     def _restart(self, state):
         raise ValueError(

@@ -17,6 +17,8 @@ class SampledLoader(Loader):
             raise ValueError("sampler and shuffle: both say in which order. Give one")
         if self._order["subset"] or self._order["split"]:
             raise ValueError("sampler and subset or split: both say which samples. Give one")
+        if "resume" in self._options or "checkpoint" in self._options:
+            raise ValueError("sampler and checkpoint or resume: a sampler's epochs are runs of their own. Use state_dict()")
         if self._launch.world_size > 1 and hasattr(sampler, "num_replicas"):
             raise ValueError(
                 "sampler: a DistributedSampler has one rank's part, and ringfeed deals the whole epoch to the ranks itself. Leave "
