@@ -5,7 +5,8 @@
 #include <structmember.h>
 
 struct batch {
-    PyObject_HEAD struct rfp_lease *lease;
+    PyObject ob_base;
+    struct rfp_lease *lease;
 };
 
 static PyTypeObject *batch_type;

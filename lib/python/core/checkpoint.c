@@ -2,7 +2,8 @@
 #include "core.h"
 
 struct checkpoint {
-    PyObject_HEAD rf_checkpoint *handle;
+    PyObject ob_base;
+    rf_checkpoint *handle;
 };
 
 static PyTypeObject *checkpoint_type;

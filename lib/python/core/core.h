@@ -59,7 +59,8 @@ struct rfp_lease;
 
 /* A rank's handle, how far its batches were returned to the user, and what of them is still out. */
 struct rfp_trainer {
-    PyObject_HEAD rf_trainer *handle; /* NULL: detached */
+    PyObject ob_base;
+    rf_trainer *handle; /* NULL: detached */
     rf_trainer_info info;
     rf_dataset_info dataset;
     char format[8]; /* of a sample's elements, as in struct; "B": bytes */

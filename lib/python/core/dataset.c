@@ -4,7 +4,8 @@
 #include <errno.h>
 
 struct dataset {
-    PyObject_HEAD rf_dataset *handle;
+    PyObject ob_base;
+    rf_dataset *handle;
     rf_dataset_info info;
 };
 

@@ -5,7 +5,8 @@
 #include <errno.h>
 
 struct epoch {
-    PyObject_HEAD struct rfp_trainer *t;
+    PyObject ob_base;
+    struct rfp_trainer *t;
     PyObject *owner; /* the loader: `for batch in Loader(…)` has nothing else that keeps it */
     uint64_t serial;
     uint64_t epoch;

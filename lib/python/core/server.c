@@ -5,7 +5,8 @@
 #include <unistd.h>
 
 struct server {
-    PyObject_HEAD rf_server *handle;
+    PyObject ob_base;
+    rf_server *handle;
     pid_t pid; /* who started it: only there it is stopped */
 };
 

@@ -3,7 +3,8 @@
 #include "core.h"
 
 struct view {
-    PyObject_HEAD struct rfp_lease *lease;
+    PyObject ob_base;
+    struct rfp_lease *lease;
     const void *at;
     Py_ssize_t bytes;
     bool writable;
