@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -130,6 +131,26 @@ unsigned char *rfi_trainer_arena(struct rf_trainer *t, uint32_t arena)
         return NULL;
     }
     return t->arena_maps[arena] = p;
+}
+
+int rf_batch_arena(rf_trainer *t, const rf_batch *b, const void **ret_base, uint64_t *ret_bytes)
+{
+    int rc = rfi_trainer_check(t);
+    if (rc < 0)
+        return rc;
+    if (!b || !ret_base || !ret_bytes)
+        return rfi_trainer_fail(t, EINVAL, "rf_batch_arena: a null pointer. Pass a batch and places for the answers");
+    const struct rfi_config_shared *c = &t->run.config;
+    for (uint32_t i = 0; i < c->arenas && !b->resident; i++) {
+        const unsigned char *base = t->writable ? t->arena_maps[i] : rfi_run_arena(&t->run, i);
+        if (!base || (size_t)(b->data - base) >= c->arena_bytes)
+            continue;
+        *ret_base = base;
+        *ret_bytes = c->arena_bytes;
+        return 0;
+    }
+    return rfi_trainer_fail(t, EINVAL, "ticket %" PRIu64 " of rank %u does not lie in an arena of this handle",
+                            b->ticket, t->ring.rank);
 }
 
 static int map_arena(struct rf_trainer *t, bool writable, struct rfi_error *err)

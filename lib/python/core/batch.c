@@ -38,7 +38,7 @@ static void batch_dealloc(PyObject *self)
 static struct rfp_lease *open_lease(PyObject *self)
 {
     struct rfp_lease *l = ((struct batch *)self)->lease;
-    if (l && !l->released)
+    if (l && !l->released && !l->shut)
         return l;
     if (l)
         PyErr_Format(
@@ -126,14 +126,31 @@ static PyObject *batch_release(PyObject *self, PyObject *unused)
 {
     (void)unused;
     struct rfp_lease *l = ((struct batch *)self)->lease;
-    if (l && !l->released && l->views)
+    if (l && !l->released && l->views > l->copies)
         return PyErr_Format(
             PyExc_BufferError,
             "batch %llu of epoch %llu cannot be released: %u arrays, tensors or memoryviews of it are still "
             "alive. Delete them (del), or keep a batch.copy() in their place",
-            (unsigned long long)l->b.batch, (unsigned long long)l->b.epoch, l->views);
-    if (l)
+            (unsigned long long)l->b.batch, (unsigned long long)l->b.epoch, l->views - l->copies);
+    if (l && l->copies)
+        l->shut = true;
+    else if (l)
         rfp_lease_release(l);
+    Py_RETURN_NONE;
+}
+
+/* release_after(event): the batch is held until `event` is done, whatever becomes of its views. */
+static PyObject *batch_release_after(PyObject *self, PyObject *event)
+{
+    struct rfp_lease *l = open_lease(self);
+    if (!l)
+        return NULL;
+    if (!PyObject_HasAttrString(event, "query") || !PyObject_HasAttrString(event, "synchronize"))
+        return PyErr_Format(PyExc_TypeError,
+                            "an event with query() and synchronize() is needed, as torch.cuda.Event, not %R",
+                            (PyObject *)Py_TYPE(event));
+    if (rfp_copies_add(l, event) < 0)
+        return NULL;
     Py_RETURN_NONE;
 }
 
@@ -158,7 +175,7 @@ static PyObject *batch_facts(PyObject *self, void *which)
     case 6:
         return PyBool_FromLong(l->b.resident != 0);
     case 7:
-        return PyBool_FromLong(l->released);
+        return PyBool_FromLong(l->released || l->shut);
     case 8:
         return PyBool_FromLong(l->b.labels != NULL);
     case 9:
@@ -226,6 +243,10 @@ static PyMethodDef batch_methods[] = {
     {"_samples", batch_samples, METH_O, "_samples(writable)"},
     {"_array", batch_array, METH_O, "_array(name)"},
     {"release", batch_release, METH_NOARGS, "Gives the batch's place in the ring back, now."},
+    {"release_after", batch_release_after, METH_O,
+     "release_after(event): what has begun to copy from this batch's memory ends with `event` (recorded, with query() "
+     "and "
+     "synchronize()); the place is not given back before, even when the batch is deleted or released."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -56,6 +56,8 @@ PyObject *rfp_stat(PyObject *module, PyObject *name);
 /* ---- trainer.c, next.c ---- */
 
 struct rfp_lease;
+struct rfp_copy;
+struct rfp_pin;
 
 /* A rank's handle, how far its batches were returned to the user, and what of them is still out. */
 struct rfp_trainer {
@@ -78,6 +80,9 @@ struct rfp_trainer {
     struct rfp_lease *pending; /* given back while somebody waited */
     struct rfp_lease *spare; /* free list */
     uint32_t leases, held; /* alive; of these, not released */
+    struct rfp_copy *copies, *last_copy; /* to a device, under way; oldest first */
+    uint32_t copying; /* batches that they hold */
+    struct rfp_pin *pin; /* NULL: not asked for */
     uint64_t serial; /* of the newest iterator */
     uint64_t epoch, step; /* the next batch that the user gets */
     bool ended; /* the epoch's last batch was returned */
@@ -95,13 +100,35 @@ int rfp_epoch_init(PyObject *module);
 /* `owner` lives as long as the iterator. */
 PyObject *rfp_epoch_new(struct rfp_trainer *t, uint64_t epoch, PyObject *owner);
 
+/* ---- copies.c ---- */
+
+/* `event` says when a copy from the batch's memory is done; until then the batch is held. */
+int rfp_copies_add(struct rfp_lease *l, PyObject *event);
+/* Ends what is done. -1: an event's exception is set. */
+int rfp_copies_poll(struct rfp_trainer *t);
+/* Waits for the oldest. 0: there is none; 1: done; -1: its exception is set. Other threads may have been here meanwhile. */
+int rfp_copies_wait(struct rfp_trainer *t);
+/* Waits for all, whatever they say. */
+void rfp_copies_finish(struct rfp_trainer *t);
+
+/* ---- pin.c ---- */
+
+/* From now on what the trainer gives out lies in memory that is registered with CUDA. `device` -1: chosen, as cuda.h says. */
+int rfp_pin_ask(struct rfp_trainer *t, int device, int fallback);
+/* Before the batch is given out. Where there is no CUDA: one warning. -1: an exception is set. */
+int rfp_pin_cover(struct rfp_trainer *t, const rf_batch *b);
+PyObject *rfp_pin_list(const struct rfp_trainer *t); /* [(address, bytes, device)] */
+void rfp_pin_end(struct rfp_trainer *t, bool ours); /* not ours: a forked child's copy */
+
 /* ---- batch.c, view.c ---- */
 
 /* A batch that was taken, shared by the batch object and all views into it. */
 struct rfp_lease {
     uint32_t refs;
-    uint32_t views; /* that lead into its memory */
+    uint32_t views; /* that lead into its memory, copies included */
+    uint32_t copies; /* to a device, under way */
     bool released;
+    bool shut; /* by the user: given back when the copies are done */
     struct rfp_trainer *trainer; /* owned */
     struct rfp_lease *next; /* in a free list or the pending one */
     struct rfp_lease *older, *newer;

@@ -18,8 +18,8 @@ struct rfp_lease *rfp_lease_new(struct rfp_trainer *t, const rf_batch *b)
         return NULL;
     }
     l->refs = 1;
-    l->views = 0;
-    l->released = false;
+    l->views = l->copies = 0;
+    l->released = l->shut = false;
     l->trainer = t;
     l->next = l->newer = NULL;
     l->older = t->newest;

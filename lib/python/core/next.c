@@ -35,8 +35,9 @@ static int on_wait(void *ctx)
     if (t->wait_rounds++ == 0)
         return 0;
     PyEval_RestoreThread(t->saved);
+    int stop = rfp_copies_poll(t) < 0;
     rfp_lease_flush(t);
-    int stop = t->closed || PyErr_CheckSignals() < 0;
+    stop = stop || t->closed || PyErr_CheckSignals() < 0;
     t->saved = PyEval_SaveThread();
     return stop;
 }
@@ -72,7 +73,7 @@ static void oldest_held(struct rfp_trainer *t, char *buf, size_t cap)
 static int warn_of_held(struct rfp_trainer *t)
 {
     char where[300];
-    if (t->warned || t->info.depth < 3)
+    if (t->warned || t->info.depth < 3 || t->held - t->copying < 2) /* copies end by themselves */
         return 0;
     t->warned = true;
     oldest_held(t, where, sizeof where);
@@ -115,9 +116,19 @@ static PyObject *end_epoch(struct epoch *e)
 static PyObject *give(struct epoch *e, struct rfp_lease *l)
 {
     struct rfp_trainer *t = e->t;
+    if (t->pin && rfp_pin_cover(t, &l->b) < 0) {
+        t->ahead = l; /* for the next call */
+        return NULL;
+    }
     t->step = l->b.batch + 1;
     t->ended = l->b.last != 0;
     return rfp_batch_new(l);
+}
+
+static bool in_turn(const struct epoch *e)
+{
+    const struct rfp_trainer *t = e->t;
+    return t->serial == e->serial && !t->closed && t->handle && !t->waiting;
 }
 
 static PyObject *out_of_turn(struct epoch *e)
@@ -139,7 +150,9 @@ static PyObject *epoch_next(PyObject *self)
     rf_batch b;
     if (e->done)
         return NULL;
-    if (t->serial != e->serial || t->closed || !t->handle || t->waiting)
+    if (t->copies && rfp_copies_poll(t) < 0)
+        return NULL;
+    if (!in_turn(e))
         return out_of_turn(e);
     if (t->ended)
         return end_epoch(e);
@@ -156,9 +169,13 @@ static PyObject *epoch_next(PyObject *self)
     if (rc == -ETIMEDOUT || rc == -EDEADLK)
         rc = rf_is_empty(t->handle) ? RF_END : wait_next(t, &b);
     while (rc == -EDEADLK) {
-        int moved = rfp_lease_move_oldest(t);
+        int moved = rfp_copies_wait(t);
+        if (!moved)
+            moved = rfp_lease_move_oldest(t);
         if (moved < 0)
             return NULL;
+        if (!in_turn(e)) /* Python ran */
+            return out_of_turn(e);
         if (!moved)
             break;
         rc = wait_next(t, &b);

@@ -125,12 +125,19 @@ static PyObject *trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     return (PyObject *)t;
 }
 
+/* What is pinned is unpinned before it is unmapped. */
+static void detach(struct rfp_trainer *t)
+{
+    rfp_pin_end(t, t->pid == getpid());
+    rf_detach(t->handle);
+    t->handle = NULL;
+}
+
 void rfp_trainer_settle(struct rfp_trainer *t)
 {
     if (!t->closed || t->leases || t->waiting || !t->handle)
         return;
-    rf_detach(t->handle);
-    t->handle = NULL;
+    detach(t);
 }
 
 static void close_trainer(struct rfp_trainer *t)
@@ -141,6 +148,8 @@ static void close_trainer(struct rfp_trainer *t)
         t->ahead = NULL;
         rfp_lease_drop(l);
     }
+    if (t->pid == getpid())
+        rfp_copies_finish(t);
     rfp_trainer_settle(t);
 }
 
@@ -148,7 +157,7 @@ static void trainer_dealloc(PyObject *self)
 {
     struct rfp_trainer *t = (struct rfp_trainer *)self;
     if (t->handle)
-        rf_detach(t->handle);
+        detach(t);
     while (t->spare) {
         struct rfp_lease *l = t->spare;
         t->spare = l->next;
@@ -293,6 +302,24 @@ static PyObject *trainer_rebalance(PyObject *self, PyObject *unused)
     return Py_BuildValue("(Os)", rc ? Py_True : Py_False, rf_rebalance_reason(t->handle));
 }
 
+/* pin(device, fallback): batches lie in pinned memory from now on. */
+static PyObject *trainer_pin(PyObject *self, PyObject *args)
+{
+    struct rfp_trainer *t = (struct rfp_trainer *)self;
+    int device, fallback;
+    if (!PyArg_ParseTuple(args, "ii", &device, &fallback) || check(t) < 0)
+        return NULL;
+    if (!t->pin && rfp_pin_ask(t, device, fallback) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *trainer_pinned(PyObject *self, void *unused)
+{
+    (void)unused;
+    return rfp_pin_list((struct rfp_trainer *)self);
+}
+
 static PyObject *field_names(struct rfp_trainer *t)
 {
     PyObject *names = PyTuple_New((Py_ssize_t)t->info.n_fields);
@@ -340,6 +367,7 @@ static PyMethodDef trainer_methods[] = {
     {"prefetch", trainer_prefetch, METH_VARARGS, "prefetch(batches) -> batches ready now"},
     {"report_health", trainer_report, METH_VARARGS, "report_health(samples, seconds)"},
     {"rebalance", trainer_rebalance, METH_NOARGS, "rebalance() -> (moved, why)"},
+    {"pin", trainer_pin, METH_VARARGS, "pin(device, fallback)"},
     {"facts", trainer_facts, METH_NOARGS, "facts() -> dict"},
     {"close", trainer_close, METH_O,
      "close(leave): detaches once no batch is held any more; gives the rank up at once if `leave`"},
@@ -358,6 +386,7 @@ static PyMemberDef trainer_members[] = {
 
 static PyGetSetDef trainer_getset[] = {
     {"position", trainer_position, NULL, "(epoch, step) of the next batch", NULL},
+    {"pinned", trainer_pinned, NULL, "[(address, bytes, device; -1: it could not be)]", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

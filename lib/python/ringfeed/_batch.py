@@ -182,20 +182,59 @@ class _Arrays:
             data = self._tensor(dtype)
         else:
             data = [self._sample_tensor(i) for i in range(len(self))]
-        if self.labels is None:
-            return data
+        return data if self.labels is None else (data, self._label_tensor())
+
+    def to(self, device, dtype=None):
+        """As torch(), on `device`. Copies to a GPU are only begun: they go on beside the program when the loader was made with
+        pin_memory=True, and the batch's place is not given back before they are done. `dtype` converts there."""
+        self._check()
+        from . import _torch
+
+        with _torch.copies(self, device) as move:
+            data = self._moved(move, dtype)
+            return data if self.labels is None else (data, move(self._label_tensor()))
+
+    def _moved(self, move, dtype):
+        if self._n_fields <= 1 and self._fixed_bytes:
+            late = dtype is not None and self._is_tensor()
+            data = move(self._tensor(None if late else dtype))
+            return data.to(dtype) if late else data
+        if self.resident:  # no extent of its own
+            columns = {name: [None if s is None else move(_bytes_tensor(s)) for s in column] for name, column in self.fields.items()}
+        else:
+            columns = self._split(move(_bytes_tensor(memoryview(self._view(0, self._extent(), True)))))
+        return columns if self._n_fields > 1 else columns[self._layout.fields[0]]
+
+    def _split(self, whole):
+        """Fields as pieces of one tensor that has the batch's bytes."""
+        names = self._layout.fields
+        if self._n_fields > 1:
+            shape = (len(self), len(names))
+            offsets, lengths = self._numbers("field_offsets", "u8", shape), self._numbers("field_lengths", "u8", shape)
+        else:
+            offsets, lengths = self.offsets[:, None], self.lengths[:, None]
+        return {
+            name: [None if o == _ABSENT else whole[o : o + n] for o, n in zip(offsets[:, i].tolist(), lengths[:, i].tolist())]
+            for i, name in enumerate(names)
+        }
+
+    def _label_tensor(self):
         import torch
 
-        return data, torch.from_numpy(self.labels.copy())
+        return torch.from_numpy(self.labels.copy())
+
+    def _is_tensor(self):
+        dtype = _numpy().dtype(self._layout.dtype)
+        return dtype.isnative and dtype.name in _torch_names()
 
     def _tensor(self, dtype):
         import torch
 
         layout = self._layout
         if dtype is None:
-            array = self._dense(True)
-            if array.dtype.isnative and array.dtype.name in _torch_names():
-                return torch.from_numpy(array)
+            array = self._dense(not self.resident)
+            if self._is_tensor():
+                return torch.from_numpy(array.copy() if self.resident else array)
             raise TypeError(
                 f"torch has no {array.dtype.name if array.dtype.isnative else 'big-endian ' + array.dtype.name}: say what it is "
                 f"to become, as in batch.torch(dtype=torch.int64), or use batch.data ({layout.dtype})"
@@ -319,6 +358,9 @@ class CopiedBatch(_Arrays):
         return memoryview(self._bytes)
 
     def release(self):
+        pass
+
+    def release_after(self, event):
         pass
 
     def copy(self):

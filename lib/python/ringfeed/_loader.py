@@ -208,6 +208,7 @@ class Loader(_Reader):
         self._tail_is_free = tail is None and not drop_last
         self._collate = collate_fn
         self._copy = copy
+        self._pin = _options.pin_of(pin_memory, pin_memory_device)
         self._wait_ms = _options.timeout_ms_of(timeout)
         self._nameless = name is None
         self._base_name = name or _launch.name_for(launch)
@@ -228,6 +229,7 @@ class Loader(_Reader):
         try:
             if self._launch.owns:
                 run.start({**options, "name": name}, _START_MS)
+            run.pin = self._pin
             run.attach(name, self._launch.rank, _START_MS, self._wait_ms)
             self._check_run(run.facts)
             position = (run.facts["start_epoch"], 0)
@@ -300,10 +302,11 @@ class Attached(_Reader):
     _before = ()
     _dataset_name = None
 
-    def __init__(self, name, rank, timeout, collate_fn, copy, start_timeout):
+    def __init__(self, name, rank, timeout, collate_fn, copy, start_timeout, pin):
         self._collate = collate_fn
         self._copy = copy
         run = Run()
+        run.pin = pin
         run.attach(name, rank, start_timeout, _options.timeout_ms_of(timeout))
         point = _core.Checkpoint.take(name)
         self._order = point.order()
@@ -317,7 +320,9 @@ class Attached(_Reader):
         )
 
 
-def attach(name, rank=None, *, timeout=0, collate_fn=None, copy=False, start_timeout=30):
+def attach(name, rank=None, *, timeout=0, collate_fn=None, copy=False, start_timeout=30, pin_memory=False,
+           pin_memory_device=""):
     """A rank of the running loader `name`. `rank`: by default that of the launcher, else 0."""
     launch = _launch.find(rank) if rank is None else None
-    return Attached(name, launch.rank if launch else rank, timeout, collate_fn, copy, int(start_timeout * 1000))
+    return Attached(name, launch.rank if launch else rank, timeout, collate_fn, copy, int(start_timeout * 1000),
+                    _options.pin_of(pin_memory, pin_memory_device))

@@ -57,6 +57,16 @@ def warn_meaningless(given, stacklevel):
         warnings.warn("ringfeed.Loader does without " + ", ".join(useless), stacklevel=stacklevel + 1)
 
 
+def pin_of(pin_memory, pin_memory_device):
+    """The ordinal of the GPU; -1: the one this process uses. None: nothing is to be pinned."""
+    if not pin_memory:
+        return None
+    kind, _, ordinal = str(pin_memory_device).partition(":")
+    if kind not in ("", "cuda") or (ordinal and not ordinal.isdigit()):
+        raise ValueError(f"pin_memory_device={pin_memory_device!r}: '' or 'cuda:N' is needed")
+    return int(ordinal) if ordinal else -1
+
+
 def serve_options(given):
     """Checks names, and turns the command's two switches with words into the library's fields."""
     unknown = sorted(set(given) - SERVE)

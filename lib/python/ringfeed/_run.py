@@ -34,6 +34,7 @@ class Run:
         self.server = None
         self.trainer = None
         self.facts = None
+        self.pin = None
 
     def start(self, options, timeout_ms):
         self.name = options["name"]
@@ -44,6 +45,9 @@ class Run:
         self.trainer.timeout_ms = wait_ms
         self.facts = self.trainer.facts()
         self.trainer.layout = Layout(self.facts["dataset"], self.source and self.source.dtype)
+
+        if self.pin is not None:
+            self.trainer.pin(self.pin, rank - self.facts["first_rank"])
 
     def check_process(self):
         if os.getpid() != self.pid:
