@@ -11,7 +11,7 @@ build_packages=(gcc libc6-dev meson ninja-build pkg-config liburing-dev libhwloc
 # shellcheck disable=SC2034
 test_packages=(g++ clang clang-format libclang-rt-14-dev libcriterion-dev libfuse3-dev fuse3 binutils python3-numpy
     python3-pytest shellcheck spin groff-base valgrind
-    python3-dev python3-torch python3-mesonpy python3-pip python3-venv patchelf)
+    python3-dev python3-torch python3-pil python3-mesonpy python3-pip python3-venv patchelf)
 # shellcheck disable=SC2034
 numa_packages=(qemu-system-x86 busybox-static cpio e2fsprogs) # tools/test numa only
 
