@@ -3,6 +3,7 @@ get either wrong."""
 
 import ctypes
 import gc
+import itertools
 import os
 import pathlib
 import subprocess
@@ -212,6 +213,10 @@ def test_release_while_a_copy_is_under_way(loader):
     batch = next(it)
     for event in events:
         batch.release_after(event)
+    view = batch.data[:1]
+    with pytest.raises(BufferError, match="1 arrays"):
+        batch.release()
+    del view
     batch.release()
     assert batch.released and held(loader) == 1
     with pytest.raises(ValueError, match="was released"):
@@ -312,11 +317,11 @@ def test_to(monkeypatch, make):
     assert events[-1].done
     for options in ({}, {"cache_bytes": 1 << 20}):
         with rf.Loader(tar.path, 5, **options) as loader:
-            for batch in [b for _ in range(3) for b in loader]:
+            for batch in itertools.chain(loader, loader, loader):
                 got = [bytes(t.numpy()) for t in batch.to("cpu")]
                 assert got == [tar.samples[i].data for i in batch.ids]
         with rf.Loader(web.path, 5, **options) as loader:
-            for batch in [b for _ in range(2) for b in loader]:
+            for batch in itertools.chain(loader, loader):
                 fields, labels = batch.to("cpu")
                 for name, column in fields.items():
                     assert [bytes(t.numpy()) for t in column] == [web.samples[i].fields[name] for i in batch.ids]

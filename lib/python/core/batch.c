@@ -11,6 +11,11 @@ struct batch {
 
 static PyTypeObject *batch_type;
 
+bool rfp_batch_is_type(PyObject *o)
+{
+    return PyType_Check(o) && PyType_IsSubtype((PyTypeObject *)o, batch_type);
+}
+
 PyObject *rfp_batch_new(struct rfp_lease *l)
 {
     struct rfp_trainer *t = l->trainer;

@@ -139,6 +139,7 @@ struct rfp_lease {
 };
 
 int rfp_batch_init(PyObject *module);
+bool rfp_batch_is_type(PyObject *o); /* _core.Batch, or a subclass of it */
 struct rfp_lease *rfp_lease_new(struct rfp_trainer *t, const rf_batch *b);
 void rfp_lease_drop(struct rfp_lease *l);
 /* Gives the batch back, now or when the one who waits has the GIL. */

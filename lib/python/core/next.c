@@ -195,17 +195,20 @@ static PyObject *epoch_next(PyObject *self)
     return end_epoch(e);
 }
 
-/* A loader may keep its own iterator. */
+/* A loader that keeps its iterator, or whose collate_fn leads there, is a cycle: the collector has to see through it. */
 static int epoch_traverse(PyObject *self, visitproc visit, void *arg)
 {
+    struct epoch *e = (struct epoch *)self;
     Py_VISIT(Py_TYPE(self));
-    Py_VISIT(((struct epoch *)self)->owner);
+    Py_VISIT(e->owner);
     return 0;
 }
 
 static int epoch_clear(PyObject *self)
 {
-    Py_CLEAR(((struct epoch *)self)->owner);
+    struct epoch *e = (struct epoch *)self;
+    e->done = true;
+    Py_CLEAR(e->owner);
     return 0;
 }
 

@@ -106,6 +106,10 @@ static PyObject *trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     (void)kwargs;
     if (!PyArg_ParseTuple(args, "sIipO", &name, &rank, &timeout_ms, &writable, &batch_type))
         return NULL;
+    if (!rfp_batch_is_type(batch_type)) {
+        PyErr_SetString(PyExc_TypeError, "batch_type: a subclass of _core.Batch is needed");
+        return NULL;
+    }
     struct rfp_trainer *t = (struct rfp_trainer *)PyType_GenericAlloc(type, 0);
     if (!t)
         return NULL;

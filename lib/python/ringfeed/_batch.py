@@ -311,6 +311,12 @@ class Batch(_Arrays, _core.Batch):
     def __exit__(self, *exception):
         self.release()
 
+    def __deepcopy__(self, memo):
+        return self.copy()
+
+    def __reduce__(self):
+        raise TypeError("a batch in the ring does not travel to another process: send batch.copy()")
+
 
 class CopiedBatch(_Arrays):
     """A batch in memory of the user's own. Everything can be written, and release() does nothing."""

@@ -57,7 +57,10 @@ class _Reader:
     def _finish(self, batch):
         if self._collate is None:
             return batch.copy()
-        return self._collate((batch.copy() if self._copy else batch).samples())
+        try:
+            return self._collate((batch.copy() if self._copy else batch).samples())
+        except StopIteration as error:  # it would end the epoch, and nobody would know
+            raise RuntimeError("collate_fn raised StopIteration") from error
 
     def set_epoch(self, epoch):
         """The next iter() is of this epoch. Right after load_state_dict() of a state in the middle of it: of its rest."""
@@ -191,7 +194,7 @@ class Loader(_Reader):
         if batch_sampler is not None:
             raise ValueError("batch_sampler: ringfeed forms batches itself. Give batch_size= and, for an order of your own, sampler=")
         _options.warn_meaningless(dict(worker_init_fn=worker_init_fn, multiprocessing_context=multiprocessing_context,
-                                       persistent_workers=persistent_workers, pin_memory=pin_memory), 2)  # fmt: skip
+                                       persistent_workers=persistent_workers), 2)  # fmt: skip
         if isinstance(dataset, Dataset):
             dataset, given = dataset.arguments
             labels = given.pop("labels") if labels is None else labels

@@ -13,7 +13,6 @@ _SHUFFLES = {False: "none", True: "full"}
 _MEANINGLESS = {
     "worker_init_fn": "no Python runs in ringfeed's workers: decode in collate_fn",
     "multiprocessing_context": "ringfeed's workers are not Python processes",
-    "pin_memory": "the ring's memory is not registered with CUDA yet: copies to the GPU are pageable",
     "persistent_workers": "ringfeed's workers always live as long as the loader",
 }
 

@@ -45,7 +45,6 @@ class Run:
         self.trainer.timeout_ms = wait_ms
         self.facts = self.trainer.facts()
         self.trainer.layout = Layout(self.facts["dataset"], self.source and self.source.dtype)
-
         if self.pin is not None:
             self.trainer.pin(self.pin, rank - self.facts["first_rank"])
 
