@@ -137,3 +137,12 @@ def test_distributed_training_that_is_killed(example, tmp_path):
     assert min(after) == (1, 5) and max(after) == (2, 11)
     for life in (before, after):
         assert {k: v for k, v in expected.items() if k in life} == life
+
+
+def test_the_readme_shows_them_as_they_stand():
+    readme = (EXAMPLES.parents[2] / "README.md").read_text()
+    shown = re.findall(r"```python\n# lib/python/examples/(\S+)\n(.*?)```", readme, re.DOTALL)
+    assert len(shown) == 2
+    for name, text in shown:
+        assert text in (EXAMPLES / name).read_text()
+    assert all(f"`{path.name}`" in readme for path in EXAMPLES.glob("*.py"))

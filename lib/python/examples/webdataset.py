@@ -33,7 +33,7 @@ def in_one_thread(paths):
 
 
 def in_a_pool(paths, threads=4, ahead=8):
-    """The same batches, `ahead` of them in work at a time. Each leaves the ring before its decoding begins: copy=True."""
+    """The same batches, `ahead` of them in work at a time. Each leaves the ring before it is decoded: copy=True."""
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         with ringfeed.Loader(paths, batch_size=32, shuffle=True, copy=True) as loader:
             work = collections.deque()
