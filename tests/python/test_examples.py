@@ -93,11 +93,12 @@ def losses(text):
 # torch 1.13 with Python 3.11 fails over its own default for these; a rank that is not there does no harm.
 NO_REDIRECTION = ("--redirects", "9:1", "--tee", "9:1")
 
-# distributed.py, whose first rank kills the whole job, itself last, once it has said the loss of a certain batch.
-KILLED = """
+# distributed.py twice, in processes that import torch once: to the end, then until its first rank kills the whole job, itself
+# last, once it has said the loss of a certain batch.
+TWO_LIVES = """
     import os, pathlib, signal, sys
     sys.path.insert(0, {examples!r})
-    import distributed
+    import distributed, torch.distributed
 
     def say(*words, **how):
         print(*words, **how)
@@ -107,8 +108,13 @@ KILLED = """
             for pid in [job, *(r for r in ranks if r != os.getpid()), os.getpid()]:
                 os.kill(pid, signal.SIGKILL)
 
+    images, whole, broken = sys.argv[1:]
+    distributed.main(images, whole)
+    torch.distributed.init_process_group = lambda *words: None  # it is there
+    if torch.distributed.get_rank() == 0:
+        print("killed:", flush=True)
     distributed.print = say
-    distributed.main(*sys.argv[1:])
+    distributed.main(images, broken)
 """
 
 
@@ -118,22 +124,22 @@ def test_distributed_training_that_is_killed(example, tmp_path):
     if not distributed.is_available() or not distributed.is_gloo_available():
         pytest.skip("this torch has no gloo")
     write_mnist(tmp_path, 4 * 16 * 12)
-    killed = tmp_path / "killed.py"
-    killed.write_text(textwrap.dedent(KILLED.format(examples=os.fspath(EXAMPLES))))
+    lives = tmp_path / "lives.py"
+    lives.write_text(textwrap.dedent(TWO_LIVES.format(examples=os.fspath(EXAMPLES))))
 
-    def train(program, checkpoint):
+    def train(program, *checkpoints):
         one = example.start("-m", "torch.distributed.run", *NO_REDIRECTION, "--standalone", "--nproc_per_node", "4", program,
-                            tmp_path / "train-images-idx3-ubyte", tmp_path / checkpoint)  # fmt: skip
-        return one.wait(), losses(one.stdout), one.stderr
+                            tmp_path / "train-images-idx3-ubyte", *(tmp_path / c for c in checkpoints))  # fmt: skip
+        return one.wait(), one.stdout, one.stderr
 
-    status, expected, said = train(EXAMPLES / "distributed.py", "whole")
-    assert status == 0, said
+    status, said, errors = train(lives, "whole", "broken")
+    assert status == -signal.SIGKILL, errors
+    expected, before = map(losses, said.split("killed:\n"))
     assert sorted(expected) == [(e, s) for e in range(3) for s in range(12)]
-    assert len(set(expected.values())) > 30
-    status, before, _ = train(killed, "broken")
-    assert status == -signal.SIGKILL and max(before) == (1, 7)
-    status, after, said = train(EXAMPLES / "distributed.py", "broken")
-    assert status == 0, said
+    assert len(set(expected.values())) > 30 and max(before) == (1, 7)
+    status, said, errors = train(EXAMPLES / "distributed.py", "broken")
+    assert status == 0, errors
+    after = losses(said)
     assert min(after) == (1, 5) and max(after) == (2, 11)
     for life in (before, after):
         assert {k: v for k, v in expected.items() if k in life} == life

@@ -1,8 +1,8 @@
 """Data-parallel training that survives being killed: torchrun --nproc-per-node 4 distributed.py IMAGES CHECKPOINT
 
-Every rank makes the same Loader: the first of a machine starts it, the others attach. The checkpoint holds the model, the
-optimizer and loader.state_dict(), which is the same on all ranks, so one rank writes it. Started again with the same command line it
-goes on behind the last checkpoint: the losses are those of a run that nobody killed."""
+Every rank makes the same Loader: the first of a machine starts it, the others attach. The checkpoint holds the model,
+the optimizer and loader.state_dict(), which is the same on all ranks, so one rank writes it. Started again with the same
+command line it goes on behind the last checkpoint: the losses are those of a run that nobody killed."""
 
 import os
 import sys

@@ -1,7 +1,7 @@
 """A classifier of images with labels, in MNIST's own files (IDX): mnist.py DIRECTORY
 
-DIRECTORY holds train-images-idx3-ubyte; its label file beside it is found by name. A batch with labels unpacks as (data, labels), and
-batch.torch() gives the same as tensors, of the ring's own memory."""
+DIRECTORY holds train-images-idx3-ubyte; its label file beside it is found by name. A batch with labels unpacks as
+(data, labels), and batch.torch() gives the same as tensors, of the ring's own memory."""
 
 import sys
 

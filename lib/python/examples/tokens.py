@@ -25,7 +25,8 @@ def main(path, vocabulary, epochs=2):
     torch.manual_seed(0)
     model = Model(vocabulary)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    with ringfeed.Loader(path, batch_size=16, shuffle=True, drop_last=True, format="raw", record_bytes=2 * (CONTEXT + 1)) as loader:
+    record = 2 * (CONTEXT + 1)
+    with ringfeed.Loader(path, batch_size=16, shuffle=True, drop_last=True, format="raw", record_bytes=record) as loader:
         for epoch in range(epochs):
             total = 0.0
             for batch in loader:
