@@ -4,6 +4,7 @@ An array's chain of bases ends in a core View, which holds the batch's place. A 
 do not hold the batch, so nothing is circular and the place is given back when the last of all of them goes."""
 
 import collections.abc
+import functools
 
 from . import _core
 
@@ -23,6 +24,12 @@ class Layout:
         self.fields = facts["fields"] or ("data",)
         self.dtype = dtype or facts["dtype"] or "|u1"
         self.shape = facts["shape"] if facts["dtype"] else (facts["fixed_bytes"],)
+
+    @functools.cached_property
+    def torch_knows(self):
+        """Whether torch has the samples' type."""
+        dtype = _numpy().dtype(self.dtype)
+        return dtype.isnative and dtype.name in _torch_names()
 
 
 class Ragged(collections.abc.Sequence):
@@ -196,7 +203,7 @@ class _Arrays:
 
     def _moved(self, move, dtype):
         if self._n_fields <= 1 and self._fixed_bytes:
-            late = dtype is not None and self._is_tensor()
+            late = dtype is not None and self._layout.torch_knows
             data = move(self._tensor(None if late else dtype))
             return data.to(dtype) if late else data
         if self.resident:  # no extent of its own
@@ -223,17 +230,13 @@ class _Arrays:
 
         return torch.from_numpy(self.labels.copy())
 
-    def _is_tensor(self):
-        dtype = _numpy().dtype(self._layout.dtype)
-        return dtype.isnative and dtype.name in _torch_names()
-
     def _tensor(self, dtype):
         import torch
 
         layout = self._layout
         if dtype is None:
             array = self._dense(not self.resident)
-            if self._is_tensor():
+            if self._layout.torch_knows:
                 return torch.from_numpy(array.copy() if self.resident else array)
             raise TypeError(
                 f"torch has no {array.dtype.name if array.dtype.isnative else 'big-endian ' + array.dtype.name}: say what it is "
