@@ -106,6 +106,21 @@ def test_threads_that_share_an_iterator_get_every_batch_once():
             assert sorted(got) == list(range(100)) and not wrong
 
 
+def test_another_thread_closes_at_any_moment():
+    """In next(), between batches, or while iter() asks the server for another epoch."""
+    for k in range(8):
+        loader = rf.Loader(DATA, 50, prefetch=2, num_workers=1)
+        closer = threading.Timer(0.001 * k, loader.close)
+        closer.start()
+        with pytest.raises((ValueError, rf.RingfeedError), match="closed|given up"):
+            while True:
+                for batch in loader:
+                    if batch.step == 1:
+                        break
+                del batch
+        closer.join()
+
+
 def test_exit_while_a_daemon_thread_waits(script):
     script.run("""
         import os, signal, sys, threading, time, numpy, ringfeed as rf

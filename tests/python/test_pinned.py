@@ -262,6 +262,25 @@ def test_close_waits_for_copies(loader):
     assert event.waited == 1
 
 
+def test_a_forked_child_leaves_events_alone(loader):
+    it, event = iter(loader), Event()
+    next(it).release_after(event)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            with pytest.raises((rf.RingfeedError, RuntimeError)):
+                next(it)
+            loader.close()
+            status = event.asked + event.waited
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    event.done = True
+    batch = next(it)
+    assert batch.step == 1 and held(loader) == 1
+
+
 def test_an_event_that_fails(loader):
     class Broken(Event):
         def query(self):

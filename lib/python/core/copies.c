@@ -1,7 +1,7 @@
 /* Copies to a device that are under way. Each holds its batch until its event is done, like a view: the batch object and its
  * tensors may be gone by then. Events are anything with query() and synchronize(), as torch.cuda.Event has. They are
  * looked at whenever the next batch is asked for, oldest first, and waited for when there is no other way to make room and at
- * the end. */
+ * the end; never in a forked child, for which there is no device. */
 #include "core.h"
 
 struct rfp_copy {
@@ -62,7 +62,7 @@ static void end(struct rfp_copy *c)
 int rfp_copies_poll(struct rfp_trainer *t)
 {
     struct rfp_copy *c;
-    while ((c = take_first(t))) {
+    while (rfp_trainer_is_ours(t) && (c = take_first(t))) {
         PyObject *answer = PyObject_CallMethod(c->event, "query", NULL);
         int done = answer ? PyObject_IsTrue(answer) : -1;
         Py_XDECREF(answer);
@@ -79,7 +79,7 @@ int rfp_copies_poll(struct rfp_trainer *t)
 
 int rfp_copies_wait(struct rfp_trainer *t)
 {
-    struct rfp_copy *c = take_first(t);
+    struct rfp_copy *c = rfp_trainer_is_ours(t) ? take_first(t) : NULL;
     if (!c)
         return 0;
     PyObject *done = PyObject_CallMethod(c->event, "synchronize", NULL);
@@ -92,7 +92,7 @@ void rfp_copies_finish(struct rfp_trainer *t)
 {
     PyObject *kind, *raised, *trace;
     PyErr_Fetch(&kind, &raised, &trace);
-    while (t->copies)
+    while (t->copies && rfp_trainer_is_ours(t))
         if (rfp_copies_wait(t) < 0)
             PyErr_WriteUnraisable((PyObject *)t);
     PyErr_Restore(kind, raised, trace);

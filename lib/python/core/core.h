@@ -94,6 +94,7 @@ struct rfp_trainer {
 
 int rfp_trainer_init(PyObject *module);
 struct rfp_trainer *rfp_trainer_of(PyObject *o);
+bool rfp_trainer_is_ours(const struct rfp_trainer *t); /* not a forked child's copy */
 /* Detaches once nobody needs the mapping any more. */
 void rfp_trainer_settle(struct rfp_trainer *t);
 int rfp_epoch_init(PyObject *module);

@@ -129,10 +129,15 @@ static PyObject *trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     return (PyObject *)t;
 }
 
+bool rfp_trainer_is_ours(const struct rfp_trainer *t)
+{
+    return t->pid == getpid();
+}
+
 /* What is pinned is unpinned before it is unmapped. */
 static void detach(struct rfp_trainer *t)
 {
-    rfp_pin_end(t, t->pid == getpid());
+    rfp_pin_end(t, rfp_trainer_is_ours(t));
     rf_detach(t->handle);
     t->handle = NULL;
 }
@@ -152,8 +157,7 @@ static void close_trainer(struct rfp_trainer *t)
         t->ahead = NULL;
         rfp_lease_drop(l);
     }
-    if (t->pid == getpid())
-        rfp_copies_finish(t);
+    rfp_copies_finish(t);
     rfp_trainer_settle(t);
 }
 
@@ -210,6 +214,30 @@ static PyObject *outcome(struct rfp_trainer *t, int rc)
     return rc < 0 ? rfp_raise(rc, rf_trainer_error(t->handle)) : PyLong_FromLong(rc);
 }
 
+/* The handle is in use without the GIL: nobody else may use it meanwhile, give batches back through it, or free it. */
+static PyThreadState *let_go(struct rfp_trainer *t)
+{
+    Py_INCREF((PyObject *)t);
+    t->waiting = true;
+    return PyEval_SaveThread();
+}
+
+/* -1: an exception is set, of what was called or because the loader was closed meanwhile. */
+static int take_back(struct rfp_trainer *t, PyThreadState *saved, int rc)
+{
+    PyEval_RestoreThread(saved);
+    rfp_lease_flush(t);
+    t->waiting = false;
+    if (t->closed)
+        PyErr_SetString(PyExc_ValueError, "this loader was closed meanwhile");
+    else if (rc < 0)
+        rfp_raise(rc, rf_trainer_error(t->handle));
+    bool failed = t->closed || rc < 0;
+    rfp_trainer_settle(t);
+    Py_DECREF((PyObject *)t);
+    return failed ? -1 : 0;
+}
+
 /* begin(epoch, restart, owner) -> the iterator over that epoch, from its first batch on or from where a restore has put it. */
 static PyObject *trainer_begin(PyObject *self, PyObject *args)
 {
@@ -221,15 +249,14 @@ static PyObject *trainer_begin(PyObject *self, PyObject *args)
         return NULL;
     bool served = !t->info.epochs || epoch < t->info.start_epoch + t->info.epochs; /* else the ring stands at its end */
     if (restart && served) {
-        int rc = 0;
+        int rc;
         if (!t->ahead || t->ahead->b.epoch != epoch || t->ahead->b.batch != 0) {
             drop_ahead(t);
-            PyThreadState *saved = PyEval_SaveThread();
+            PyThreadState *saved = let_go(t);
             rc = rf_set_epoch(t->handle, epoch);
-            PyEval_RestoreThread(saved);
+            if (take_back(t, saved, rc) < 0)
+                return NULL;
         }
-        if (rc < 0)
-            return rfp_raise(rc, rf_trainer_error(t->handle));
         t->epoch = epoch;
         t->step = 0;
         t->ended = false;
@@ -246,11 +273,10 @@ static PyObject *trainer_seek(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "KKK", &epoch, &step, &len) || check(t) < 0)
         return NULL;
     drop_ahead(t);
-    PyThreadState *saved = PyEval_SaveThread();
+    PyThreadState *saved = let_go(t);
     rc = rf_seek(t->handle, epoch, step);
-    PyEval_RestoreThread(saved);
-    if (rc < 0)
-        return rfp_raise(rc, rf_trainer_error(t->handle));
+    if (take_back(t, saved, rc) < 0)
+        return NULL;
     t->epoch = epoch;
     t->step = step;
     t->ended = step && step >= len;
@@ -298,11 +324,10 @@ static PyObject *trainer_rebalance(PyObject *self, PyObject *unused)
     (void)unused;
     if (check(t) < 0)
         return NULL;
-    PyThreadState *saved = PyEval_SaveThread();
+    PyThreadState *saved = let_go(t);
     rc = rf_rebalance(t->handle);
-    PyEval_RestoreThread(saved);
-    if (rc < 0)
-        return rfp_raise(rc, rf_trainer_error(t->handle));
+    if (take_back(t, saved, rc) < 0)
+        return NULL;
     return Py_BuildValue("(Os)", rc ? Py_True : Py_False, rf_rebalance_reason(t->handle));
 }
 
