@@ -1,11 +1,13 @@
 #!/usr/bin/python3
 """Utilisation of emulated accelerators that ask for 95 % of what can be had, and with a worker killed every second.
 
-    bench/au_bench.py [--build DIR] [--bytes N] [--runs N] [--runtime S] [--accelerators N] [--dir DIR]
+    bench/au_bench.py [--build DIR] [--bytes N] [--runs N] [--runtime S] [--accelerators N] [--prefetch N] [--dir DIR]
 
 The shapes of unet3d, resnet50 and cosmoflow (unet3d with samples of a twentieth), data made by `bench datagen`. The ceiling
 is what the trainers take with no step between batches, measured before each run; then the step is as long as 95 % of the ceiling
-allows. AU is compute time over run time, as `bench run` counts it.
+allows. AU is compute time over run time, as `bench run` counts it; beside it the part of its time that the rank which waited
+longest spent in next, since the emulation itself (a timed wait and a barrier a step) takes about a tenth of a millisecond
+of each step on two cores.
 """
 import argparse
 import json
@@ -57,7 +59,7 @@ class Killer:
 
 def bench(args, workload, step_ms, kill=False):
     command = [os.path.join(args.build, "tools/ringfeed"), "bench", "run", args.dir, "--workload", workload, "--step-ms", f"{step_ms:.6f}",
-               "--accelerators", str(args.accelerators), "--runtime", str(args.runtime), "--cache", "as-is", "--bare", "off",
+               "--accelerators", str(args.accelerators), "--runtime", str(args.runtime), "--cache", "as-is", "--bare", "off", "--prefetch", str(args.prefetch),
                "--max-restarts", "10000", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     kills = 0
@@ -79,6 +81,7 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--runtime", type=float, default=5)
     parser.add_argument("--accelerators", type=int, default=2)
+    parser.add_argument("--prefetch", type=int, default=16, help="batches; with the default of serve, 2 to 4, hardly any lateness is made up for")
     parser.add_argument("--workload", default="")
     parser.add_argument("--dir", default="/var/tmp/ringfeed-bench")
     args = parser.parse_args()
@@ -88,19 +91,21 @@ def main():
         if not os.path.exists(os.path.join(args.dir, workload)):
             subprocess.run([os.path.join(args.build, "tools/ringfeed"), "bench", "datagen", args.dir, "--workload", workload, "--bytes",
                             args.bytes, "--scale", scale], check=True, stdout=subprocess.DEVNULL)
-        ceilings, busy, struck, kills, steps = [], [], [], 0, []
+        ceilings, busy, waited, struck, kills, steps = [], [], [], [], 0, []
         for _ in range(args.runs):
             free = bench(args, workload, 0.001)[0]
             ceiling = free["delivery"]["samples_per_s"]["median"]
             step = free["batch"] * args.accelerators / (0.95 * ceiling) * 1000
             ceilings.append(ceiling)
             steps.append(step)
-            busy.append(bench(args, workload, step)[0]["utilisation"]["median"])
+            result = bench(args, workload, step)[0]
+            busy.append(result["utilisation"]["median"])
+            waited.append(result["waited"])
             result, n = bench(args, workload, step, kill=True)
             struck.append(result["utilisation"]["median"])
             kills += n
         print(f"{workload:9}  ceiling {statistics.median(ceilings):8.0f} samples/s, step {statistics.median(steps):7.2f} ms: AU "
-              f"{statistics.median(busy):.1f} % [{min(busy):.1f}..{max(busy):.1f}], with {kills} workers killed "
+              f"{statistics.median(busy):.1f} % [{min(busy):.1f}..{max(busy):.1f}], waited {statistics.median(waited):.2f} %, with {kills} workers killed "
               f"{statistics.median(struck):.1f} % [{min(struck):.1f}..{max(struck):.1f}]", flush=True)
 
 

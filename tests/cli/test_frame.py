@@ -121,7 +121,7 @@ def test_progress_has_a_bar_a_rate_and_the_time_left_on_a_terminal(ringfeed, run
     said = on_terminal("order", "--samples", 30_000_000, "--shuffle", "full")
     assert shown.search(said) and said.endswith("\r\x1b[K"), said[-300:]
     made = make.raw(n=150)
-    serve = ringfeed.serve(made.path, run_name, *made.args)
+    serve = ringfeed.serve(made.path, run_name, *made.args, "--workers", 1)
     said = on_terminal("attach", run_name, "--rank", 0, "--step-ms", 10)
     assert shown.search(said) and said.endswith("\r\x1b[K"), said[-300:]
     assert serve.wait() == 0
