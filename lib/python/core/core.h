@@ -58,6 +58,7 @@ PyObject *rfp_stat(PyObject *module, PyObject *name);
 struct rfp_lease;
 struct rfp_copy;
 struct rfp_pin;
+struct rfp_left;
 
 /* A rank's handle, how far its batches were returned to the user, and what of them is still out. */
 struct rfp_trainer {
@@ -121,6 +122,13 @@ int rfp_pin_cover(struct rfp_trainer *t, const rf_batch *b);
 PyObject *rfp_pin_list(const struct rfp_trainer *t); /* [(address, bytes, device)] */
 void rfp_pin_end(struct rfp_trainer *t, bool ours); /* not ours: a forked child's copy */
 
+/* ---- renew.c ---- */
+
+/* Makes room in the ring although views lead into held batches: their memory becomes private, and the rank is attached to
+ * anew. 1: done; 0: not possible here; -1: an exception is set. */
+int rfp_trainer_renew(struct rfp_trainer *t);
+void rfp_left_drop(struct rfp_left *left); /* by each of its leases */
+
 /* ---- batch.c, view.c ---- */
 
 /* A batch that was taken, shared by the batch object and all views into it. */
@@ -136,6 +144,7 @@ struct rfp_lease {
     struct rfp_place taken; /* for messages about who holds what */
     PyObject *batch; /* borrowed; NULL: only views are left */
     void *own; /* memory it was moved to: it no longer has a place in the ring */
+    struct rfp_left *left; /* the same: its memory is private, and mapped by a handle that was left */
     rf_batch b;
 };
 

@@ -3,7 +3,8 @@
  * gets its place back.
  *
  * A ring takes releases in order, so one old batch that a variable still holds would stop it for good. When that
- * happens, and nothing but the batch object leads into its memory, the batch moves to memory of its own. */
+ * happens, and nothing but the batch object leads into its memory, the batch moves to memory of its own. Where arrays do,
+ * renew.c makes room. */
 #include "core.h"
 
 #include <string.h>
@@ -29,6 +30,7 @@ struct rfp_lease *rfp_lease_new(struct rfp_trainer *t, const rf_batch *b)
     l->taken = (struct rfp_place){0};
     l->batch = NULL;
     l->own = NULL;
+    l->left = NULL;
     rfp_place_note(&l->taken);
     l->b = *b;
     Py_INCREF((PyObject *)t);
@@ -44,7 +46,7 @@ void rfp_lease_release(struct rfp_lease *l)
     if (l->released)
         return;
     l->released = true;
-    if (l->own)
+    if (l->own || l->left)
         return;
     t->held--;
     if (!t->waiting) {
@@ -67,6 +69,8 @@ void rfp_lease_drop(struct rfp_lease *l)
             return;
     }
     PyMem_Free(l->own);
+    if (l->left)
+        rfp_left_drop(l->left);
     rfp_place_forget(&l->taken);
     if (l->older)
         l->older->newer = l->newer;
@@ -95,7 +99,7 @@ struct rfp_lease *rfp_lease_oldest(const struct rfp_trainer *t)
 {
     struct rfp_lease *oldest = NULL;
     for (struct rfp_lease *l = t->newest; l; l = l->older)
-        if (!l->released && !l->own)
+        if (!l->released && !l->own && !l->left)
             oldest = l;
     return oldest;
 }

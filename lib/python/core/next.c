@@ -172,13 +172,15 @@ static PyObject *epoch_next(PyObject *self)
         int moved = rfp_copies_wait(t);
         if (!moved)
             moved = rfp_lease_move_oldest(t);
+        if (!moved)
+            moved = rfp_trainer_renew(t);
         if (moved < 0)
             return NULL;
         if (!in_turn(e)) /* Python ran */
             return out_of_turn(e);
+        rc = wait_next(t, &b); /* also for the error's text */
         if (!moved)
             break;
-        rc = wait_next(t, &b);
     }
     if (rc == RF_END)
         return end_epoch(e);
