@@ -1,3 +1,4 @@
+#!/usr/bin/python3
 """tune_bench.py RINGFEED FILE: what tuning reaches, against the best fixed setting of workers and reads in flight.
 
 FILE holds at least 1 GiB, a whole number of 112,640 bytes; it is read as records of 2 KiB and of 110 KB, with O_DIRECT and out of the page cache. Each
