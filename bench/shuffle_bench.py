@@ -14,17 +14,10 @@ import statistics
 import subprocess
 import sys
 
+import ratio
+
 BATCH = 256
 FULL_BATCHES = 400
-
-
-def make(path, size):
-    if not os.path.exists(path) or os.path.getsize(path) != size:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb") as f:
-            for _ in range(size >> 20):
-                f.write(os.urandom(1 << 20))
-            os.fsync(f.fileno())
 
 
 def run(command, path, record, shuffle, epochs):
@@ -54,8 +47,9 @@ def main():
     parser.add_argument("--record-bytes", type=int, default=2048)
     parser.add_argument("--dir", default="/var/tmp/ringfeed-bench")
     args = parser.parse_args()
-    path = os.path.join(args.dir, f"shuffle-{args.mb}.bin")
-    make(path, args.mb << 20)
+    folder = os.path.join(args.dir, f"2KB-{args.mb}")
+    ratio.make(folder, 2048, 0, args.mb << 20)
+    (path,) = ratio.shards(folder)
     rates = {shuffle: [] for shuffle in ("none", "block", "full")}
     for _ in range(args.rounds):
         for shuffle in rates:

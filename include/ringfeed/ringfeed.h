@@ -390,6 +390,7 @@ typedef struct rf_trainer_info {
     uint32_t n_fields;
     uint64_t arena_bytes;
     int server_pid;
+    int exchanges; /* nonzero: the ranks exchange batches, so none can be taken to another place by itself */
     uint64_t reserved[8];
 } rf_trainer_info;
 

@@ -367,7 +367,8 @@ void rf_trainer_get_info(const rf_trainer *t, rf_trainer_info *ret)
                              .fixed_bytes = c->fixed_bytes,
                              .n_fields = c->n_fields,
                              .arena_bytes = c->arena_bytes,
-                             .server_pid = (int)t->run.segment.owner_pid};
+                             .server_pid = (int)t->run.segment.owner_pid,
+                             .exchanges = c->gated != 0};
     snprintf(ret->name, sizeof ret->name, "%.64s", t->run.segment.name);
 }
 

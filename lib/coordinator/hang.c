@@ -274,7 +274,7 @@ static void waiting(struct rfi_coordinator *c, uint32_t w, uint64_t now)
     if (!oldest_read(c, w, d) || now < d->read.submitted_ns)
         return;
     uint64_t age = now - d->read.submitted_ns;
-    bool others_end = completed > d->read.submitted_ns && now - completed < limit;
+    bool others_end = completed > d->read.submitted_ns && now < completed + limit;
     if (age > (others_end ? ONE_READ_LIMITS * limit : limit))
         probe(c, w, now);
 }

@@ -114,7 +114,7 @@ double rfi_reported_rate(const struct rfi_coordinator *c, uint32_t i, uint64_t n
 {
     const struct rfi_trainer_shared *t = c->run.rings[i].tr;
     uint64_t reported = word(&t->reported_ns);
-    bool fresh = reported && reported <= now && now - reported < REPORT_NS;
+    bool fresh = reported && (reported > now || now - reported < REPORT_NS); /* it may come after `now` was read */
     return fresh ? number(word(&t->reported_rate)) : 0;
 }
 

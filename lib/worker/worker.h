@@ -26,7 +26,6 @@ struct rfi_worker_setup {
     const struct rfi_order *order;
     struct rfi_reader *readers; /* [queues] */
     unsigned char **staging; /* [queues] queue_depth * config.staging_bytes, shared mappings; NULL: buffered */
-    uint32_t ring_nodes_known; /* 0: a single node */
     const uint32_t *ring_node; /* [ranks] node index of the ring's arena */
     uint32_t worker_node; /* node index of this worker */
     const char *const *mirrors; /* [config.mirrors] folders with copies of the files */

@@ -21,6 +21,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "cli"))
 from conftest import LIBC, TOKEN, Made, Maker, Ringfeed, Sample, clean_environment, find_command, marked_processes, shm_objects, wait_gone  # noqa: E402
 from delivery import Trainer, in_flight, key, order_lines, ring_info  # noqa: E402
+from test_kill import until as wait_until  # noqa: E402
 
 RANKS = 2
 KILLS = int(os.environ.get("RF_STORM_KILLS") or (5000 if os.environ.get("RF_STORM") else 380))  # lives.py has the rest
@@ -247,8 +248,7 @@ class Storm:
         self.resume()
         footprint.judge()
         self.looks += footprint.looks
-        whole = [len(shm_objects()) in (0, 2) or time.sleep(0.1) for _ in range(20)]  # at its end one goes after the other
-        assert any(whole), shm_objects()
+        wait_until(lambda: len(shm_objects()) in (0, 2), seconds=2)  # at its end one goes after the other
         self.judge(serve, trainers, wanted, made, order)
 
     def judge(self, serve, trainers, wanted, made, order):

@@ -32,14 +32,14 @@ def test_leaving_a_loop_early_with_its_variables_alive(make):
     with rf.Loader(made.path, 5, shuffle=True, prefetch=2) as loader:
         for data, labels in loader:
             break
-        kept = data.copy()
+        kept, kept_labels = data.copy(), labels.copy()
         seen = []
         for other, theirs in loader:
             seen += theirs.tolist()
         assert sorted(seen) == sorted(s.label for s in made.samples)
         del other, theirs
         assert ids_of(loader) == list(range(60))
-        assert numpy.array_equal(kept, kept)
+        assert numpy.array_equal(data, kept) and numpy.array_equal(labels, kept_labels)
 
 
 def test_every_array_of_an_epoch(make):
@@ -64,7 +64,7 @@ def test_tensors_stay_writable_and_private(make):
         tensor = next(iter(loader)).torch()
         tensor.zero_()
         for _ in range(2):
-            for k, batch in enumerate(loader):
+            for batch in loader:
                 for i, sample in zip(batch.ids, batch.data):
                     assert bytes(sample) == made.samples[i].data
                 del sample

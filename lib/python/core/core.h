@@ -96,6 +96,13 @@ struct rfp_trainer {
 int rfp_trainer_init(PyObject *module);
 struct rfp_trainer *rfp_trainer_of(PyObject *o);
 bool rfp_trainer_is_ours(const struct rfp_trainer *t); /* not a forked child's copy */
+/* Makes t->handle, with the GIL let go of while it waits. `busy`: somebody has the rank who is about to leave it. -1: an
+ * exception is set. */
+int rfp_trainer_attach(struct rfp_trainer *t, const char *name, unsigned rank, int timeout_ms, bool busy);
+/* The handle is in use without the GIL: nobody else may use it meanwhile, give batches back through it, or free it. */
+PyThreadState *rfp_trainer_let_go(struct rfp_trainer *t);
+/* -1: an exception is set, of what was called or because the loader was closed meanwhile. */
+int rfp_trainer_take_back(struct rfp_trainer *t, PyThreadState *saved, int rc);
 /* Detaches once nobody needs the mapping any more. */
 void rfp_trainer_settle(struct rfp_trainer *t);
 int rfp_epoch_init(PyObject *module);

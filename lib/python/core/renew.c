@@ -8,13 +8,11 @@
 #include "core.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { RETRY_NS = 2000000, PATIENCE_MS = 10000 };
+enum { PATIENCE_MS = 10000 };
 
 struct rfp_left {
     rf_trainer *handle;
@@ -77,29 +75,6 @@ static int keep(struct rfp_lease *l)
     return rc;
 }
 
-/* Without the GIL. The server may need a moment to see that the rank is free. */
-static int attach_again(struct rfp_trainer *t, rf_trainer **ret, char *text, size_t cap)
-{
-    rf_attach_options o;
-    int rc = -EBUSY;
-    rf_attach_options_init(&o);
-    o.writable = t->writable;
-    o.timeout_ms = PATIENCE_MS;
-    for (long waited_ms = 0; rc == -EBUSY && waited_ms < PATIENCE_MS; waited_ms += RETRY_NS / 1000000) {
-        rc = rf_attach(t->info.name, t->info.rank, &o, ret);
-        if (rc == -EBUSY)
-            nanosleep(&(struct timespec){.tv_nsec = RETRY_NS}, NULL);
-    }
-    if (rc < 0) {
-        snprintf(text, cap, "%s", rf_last_error());
-        return rc;
-    }
-    rc = rf_seek(*ret, t->epoch, t->step);
-    if (rc < 0)
-        snprintf(text, cap, "%s", rf_trainer_error(*ret));
-    return rc;
-}
-
 /* All held batches get memory of their own, behind the handle that is left. */
 static int leave(struct rfp_trainer *t, struct rfp_left *left)
 {
@@ -120,46 +95,40 @@ static int leave(struct rfp_trainer *t, struct rfp_left *left)
     return rc;
 }
 
+/* A handle of its own for the rank, where the user is. */
+static int attach_again(struct rfp_trainer *t)
+{
+    t->waiting = true;
+    int rc = rfp_trainer_attach(t, t->info.name, t->info.rank, PATIENCE_MS, true);
+    t->waiting = false;
+    if (rc < 0)
+        return rc;
+    PyThreadState *saved = rfp_trainer_let_go(t);
+    rc = rf_seek(t->handle, t->epoch, t->step);
+    return rfp_trainer_take_back(t, saved, rc);
+}
+
 int rfp_trainer_renew(struct rfp_trainer *t)
 {
-    char text[1024] = "";
-    struct rfp_left *left;
-    if (t->pin || t->copying || !t->held || !rfp_trainer_is_ours(t)) /* what a device knows the address of stays */
+    /* A device knows the address of what is pinned; a rank that exchanges batches cannot go back to where it was. */
+    if (t->pin || t->copying || !t->held || t->info.exchanges || !rfp_trainer_is_ours(t))
         return 0;
-    left = PyMem_Malloc(sizeof *left);
+    struct rfp_left *left = PyMem_Malloc(sizeof *left);
     if (!left) {
         PyErr_NoMemory();
         return -1;
     }
     Py_INCREF((PyObject *)t);
-    t->waiting = true;
-    PyThreadState *saved = PyEval_SaveThread();
-    /* Refused where ranks exchange batches, but not to where the ring stands; and never to the end of the run. */
-    int rc = rf_seek(t->handle, t->epoch, t->step ? t->step - 1 : t->info.len > 1);
-    PyEval_RestoreThread(saved);
-    rfp_lease_flush(t);
-    if (rc < 0) {
-        PyMem_Free(left);
-    } else {
-        rc = leave(t, left);
-        if (rc < 0)
-            snprintf(text, sizeof text, "held batches cannot be moved out of the ring: %s. Delete what leads into them",
-                     strerror(-rc));
-        rf_trainer *handle = NULL;
-        saved = PyEval_SaveThread();
-        if (rc == 0)
-            rc = attach_again(t, &handle, text, sizeof text);
-        PyEval_RestoreThread(saved);
-        t->handle = handle;
-        rfp_left_drop(left);
-        if (rc < 0) {
-            t->closed = true;
-            rfp_raise(rc, text);
-        }
-        rc = rc < 0 ? -1 : 1;
-    }
-    t->waiting = false;
+    int rc = leave(t, left);
+    if (rc < 0)
+        rfp_raise(rc, "batches that are held cannot be moved out of the ring: there is no memory for them. Delete what "
+                      "leads into them, or keep fewer");
+    else
+        rc = attach_again(t);
+    rfp_left_drop(left);
+    if (rc < 0)
+        t->closed = true;
     rfp_trainer_settle(t);
     Py_DECREF((PyObject *)t);
-    return rc < -1 ? 0 : rc;
+    return rc < 0 ? -1 : 1;
 }

@@ -49,28 +49,28 @@ static void element_format(struct rfp_trainer *t)
 }
 
 /* One try that does not wait for the name, with the GIL let go of. */
-static int try_attach(struct rfp_trainer *t, const char *name, unsigned rank, rf_attach_options *o, char *text,
-                      size_t cap)
+static int try_attach(struct rfp_trainer *t, const char *name, unsigned rank, rf_attach_options *o, bool busy,
+                      char *text, size_t cap)
 {
     int rc;
     PyThreadState *saved = PyEval_SaveThread();
     rc = rf_attach(name, rank, o, &t->handle);
     if (rc < 0)
         snprintf(text, cap, "%s", rf_last_error());
-    if (rc == -ENOENT || rc == -EAGAIN)
+    if (rc == -ENOENT || rc == -EAGAIN || (busy && rc == -EBUSY))
         nanosleep(&(struct timespec){.tv_nsec = ATTACH_RETRY_NS}, NULL);
     PyEval_RestoreThread(saved);
     return rc;
 }
 
 /* Waits for the name in short steps, so that ^C acts. Once a server is there but slow, it is waited for as a whole. */
-static int attach(struct rfp_trainer *t, const char *name, unsigned rank, int timeout_ms, int writable)
+int rfp_trainer_attach(struct rfp_trainer *t, const char *name, unsigned rank, int timeout_ms, bool busy)
 {
     rf_attach_options o;
     char text[1024];
     struct timespec now, until;
     rf_attach_options_init(&o);
-    o.writable = writable;
+    o.writable = t->writable;
     o.timeout_ms = 0;
     clock_gettime(CLOCK_MONOTONIC, &until);
     if (timeout_ms < 0)
@@ -78,7 +78,7 @@ static int attach(struct rfp_trainer *t, const char *name, unsigned rank, int ti
     until.tv_sec += timeout_ms / 1000 + (until.tv_nsec + timeout_ms % 1000 * 1000000L) / 1000000000L;
     until.tv_nsec = (until.tv_nsec + timeout_ms % 1000 * 1000000L) % 1000000000L;
     for (bool slow = false;;) {
-        int rc = try_attach(t, name, rank, &o, text, sizeof text);
+        int rc = try_attach(t, name, rank, &o, busy, text, sizeof text);
         if (rc >= 0)
             return 0;
         if (PyErr_CheckSignals() < 0)
@@ -87,7 +87,7 @@ static int attach(struct rfp_trainer *t, const char *name, unsigned rank, int ti
         long left_ms = (until.tv_sec - now.tv_sec) * 1000 + (until.tv_nsec - now.tv_nsec) / 1000000;
         slow |= rc == -ETIMEDOUT;
         /* The server gives up the rank of a try that it answered too late, and may not have noticed yet. */
-        bool again = rc == -ENOENT || rc == -EAGAIN || rc == -ETIMEDOUT || (slow && rc == -EBUSY);
+        bool again = rc == -ENOENT || rc == -EAGAIN || rc == -ETIMEDOUT || ((slow || busy) && rc == -EBUSY);
         if (!again || left_ms <= 0) {
             rfp_raise(rc, text);
             return -1;
@@ -118,7 +118,7 @@ static PyObject *trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     t->pid = getpid();
     t->timeout_ms = -1;
     t->writable = writable;
-    if (attach(t, name, rank, timeout_ms, writable) < 0) {
+    if (rfp_trainer_attach(t, name, rank, timeout_ms, false) < 0) {
         Py_DECREF((PyObject *)t);
         return NULL;
     }
@@ -214,16 +214,14 @@ static PyObject *outcome(struct rfp_trainer *t, int rc)
     return rc < 0 ? rfp_raise(rc, rf_trainer_error(t->handle)) : PyLong_FromLong(rc);
 }
 
-/* The handle is in use without the GIL: nobody else may use it meanwhile, give batches back through it, or free it. */
-static PyThreadState *let_go(struct rfp_trainer *t)
+PyThreadState *rfp_trainer_let_go(struct rfp_trainer *t)
 {
     Py_INCREF((PyObject *)t);
     t->waiting = true;
     return PyEval_SaveThread();
 }
 
-/* -1: an exception is set, of what was called or because the loader was closed meanwhile. */
-static int take_back(struct rfp_trainer *t, PyThreadState *saved, int rc)
+int rfp_trainer_take_back(struct rfp_trainer *t, PyThreadState *saved, int rc)
 {
     PyEval_RestoreThread(saved);
     rfp_lease_flush(t);
@@ -252,9 +250,9 @@ static PyObject *trainer_begin(PyObject *self, PyObject *args)
         int rc;
         if (!t->ahead || t->ahead->b.epoch != epoch || t->ahead->b.batch != 0) {
             drop_ahead(t);
-            PyThreadState *saved = let_go(t);
+            PyThreadState *saved = rfp_trainer_let_go(t);
             rc = rf_set_epoch(t->handle, epoch);
-            if (take_back(t, saved, rc) < 0)
+            if (rfp_trainer_take_back(t, saved, rc) < 0)
                 return NULL;
         }
         t->epoch = epoch;
@@ -273,9 +271,9 @@ static PyObject *trainer_seek(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "KKK", &epoch, &step, &len) || check(t) < 0)
         return NULL;
     drop_ahead(t);
-    PyThreadState *saved = let_go(t);
+    PyThreadState *saved = rfp_trainer_let_go(t);
     rc = rf_seek(t->handle, epoch, step);
-    if (take_back(t, saved, rc) < 0)
+    if (rfp_trainer_take_back(t, saved, rc) < 0)
         return NULL;
     t->epoch = epoch;
     t->step = step;
@@ -324,9 +322,9 @@ static PyObject *trainer_rebalance(PyObject *self, PyObject *unused)
     (void)unused;
     if (check(t) < 0)
         return NULL;
-    PyThreadState *saved = let_go(t);
+    PyThreadState *saved = rfp_trainer_let_go(t);
     rc = rf_rebalance(t->handle);
-    if (take_back(t, saved, rc) < 0)
+    if (rfp_trainer_take_back(t, saved, rc) < 0)
         return NULL;
     return Py_BuildValue("(Os)", rc ? Py_True : Py_False, rf_rebalance_reason(t->handle));
 }

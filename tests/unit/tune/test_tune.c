@@ -1,11 +1,13 @@
 /* Tables of measurements and what must be decided from them. The rates come from models of devices, never from the code. */
 #include "base/climb.h"
 #include "coordinator/budget.h"
+#include "coordinator/internal.h"
 #include "worker/latency.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* A device that gets faster up to `knee` reads in flight, and not slower behind it. */
 static double saturating(uint32_t depth, uint32_t knee)
@@ -202,4 +204,23 @@ Test(latency, depth_by_littles_law)
     cr_assert_eq(rfi_latency_depth(100000, 100000), 15);
     cr_assert_eq(rfi_latency_depth(101000, 100000), 16);
     cr_assert_eq(rfi_latency_depth(1e300, 100000), UINT32_MAX);
+}
+
+Test(reports, count_for_a_while_and_from_the_moment_they_are_made)
+{
+    struct rfi_trainer_shared shared = {0};
+    struct rfi_ring ring = {.tr = &shared};
+    struct rfi_coordinator c = {.run.rings = &ring};
+    const uint64_t now = UINT64_C(1000000000000);
+    double rate = 17.5;
+    uint64_t bits;
+    memcpy(&bits, &rate, sizeof bits);
+    shared.reported_rate = bits;
+    cr_expect_eq(rfi_reported_rate(&c, 0, now), 0, "none yet");
+    shared.reported_ns = now - UINT64_C(9999999999);
+    cr_expect_eq(rfi_reported_rate(&c, 0, now), rate);
+    shared.reported_ns = now + 1; /* after the clock was read: the parent was preempted */
+    cr_expect_eq(rfi_reported_rate(&c, 0, now), rate);
+    shared.reported_ns = now - UINT64_C(10000000001);
+    cr_expect_eq(rfi_reported_rate(&c, 0, now), 0, "too old");
 }
