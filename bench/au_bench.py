@@ -59,8 +59,9 @@ class Killer:
 
 def bench(args, workload, step_ms, kill=False):
     command = [os.path.join(args.build, "tools/ringfeed"), "bench", "run", args.dir, "--workload", workload, "--step-ms", f"{step_ms:.6f}",
-               "--accelerators", str(args.accelerators), "--runtime", str(args.runtime), "--cache", "as-is", "--bare", "off", "--prefetch", str(args.prefetch),
-               "--max-restarts", "10000", "--json"]
+               "--accelerators", str(args.accelerators), "--runtime", str(args.runtime), "--cache", "as-is", "--bare", "off", "--max-restarts", "10000", "--json"]
+    if args.prefetch:
+        command += ["--prefetch", str(args.prefetch)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     kills = 0
     if kill:
@@ -81,7 +82,7 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--runtime", type=float, default=5)
     parser.add_argument("--accelerators", type=int, default=2)
-    parser.add_argument("--prefetch", type=int, default=16, help="batches; with the default of serve, 2 to 4, hardly any lateness is made up for")
+    parser.add_argument("--prefetch", type=int, default=0, help="batches; 0: as serve does by itself, 4 at first and up to 16")
     parser.add_argument("--workload", default="")
     parser.add_argument("--dir", default="/var/tmp/ringfeed-bench")
     args = parser.parse_args()

@@ -16,7 +16,7 @@ static struct cli_option *add_reading(struct cli_option *at, struct cli_serve_ar
          .help = "worker processes, at most 64 (default: by cores and ranks; as many of them read as are of use)",
          .max = RFI_MAX_WORKERS},
         {"prefetch", CLI_U64, &a->prefetch, .metavar = "BATCHES",
-         .help = "batches a ring, at least 2 (default 4, at most 64 MiB a rank)", .max = 4096},
+         .help = "batches a ring, at least 2 (default 4, at most 64 MiB a rank; grows where it helps)", .max = 4096},
         {"prefetch-samples", CLI_U64, &a->prefetch_samples, .metavar = "N",
          .help = "the same in samples, rounded up to batches"},
         {"ring-bytes", CLI_BYTES, &a->ring_bytes, .metavar = "BYTES",

@@ -235,7 +235,7 @@ typedef struct rf_server_options {
     uint32_t workers; /* 0: chosen */
     uint64_t epochs; /* 0: for ever */
     uint64_t start_epoch;
-    uint64_t prefetch; /* batches a ring; 0: 4 (at most 64 MiB a rank, at least 2) */
+    uint64_t prefetch; /* batches a ring; 0: 4 (at most 64 MiB a rank, at least 2), more once that is found to help */
     uint64_t ring_bytes; /* arena of each rank; 0: from prefetch */
     uint32_t queue_depth; /* reads in flight a worker; 0: chosen */
     rf_engine engine;
@@ -474,7 +474,7 @@ typedef struct rf_rank_stat {
     double samples_per_s, bytes_per_s;
     uint64_t prefetch_hits, prefetch_misses; /* samples */
     double wait_us_p50, wait_us_p99, wait_us_max;
-    uint32_t depth, ready; /* batches */
+    uint32_t depth, ready; /* batches: read ahead at most, now; there to be taken */
     uint64_t local_samples, remote_samples; /* filled by a worker that ran on `node`, or elsewhere */
     uint64_t checkpoints;
     int node; /* of the ring's memory */

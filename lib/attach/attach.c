@@ -358,7 +358,7 @@ void rf_trainer_get_info(const rf_trainer *t, rf_trainer_info *ret)
                              .world_size = c->world_size,
                              .first_rank = c->first_rank,
                              .ranks = c->ranks,
-                             .depth = c->depth,
+                             .depth = rfi_ring_ahead(&t->ring),
                              .batch = c->batch,
                              .epochs = c->epochs,
                              .start_epoch = c->start_epoch,

@@ -215,7 +215,7 @@ static bool only_we_can_help(const struct rf_trainer *t)
 {
     if (t->next == t->released)
         return false;
-    if (t->next - t->released >= t->ring.depth)
+    if (t->next - t->released >= rfi_ring_ahead(&t->ring))
         return true;
     return rfi_ring_blocked_by(&t->ring, t->next, t->released);
 }
@@ -432,7 +432,7 @@ int rf_prefetch(rf_trainer *t, uint32_t batches)
     int rc = rfi_trainer_check(t);
     if (rc < 0)
         return rc;
-    uint64_t want = t->next + rfi_min(batches, t->ring.depth);
+    uint64_t want = t->next + rfi_min(batches, rfi_ring_ahead(&t->ring));
     atomic_store_explicit(&t->ring.tr->want, want, memory_order_relaxed);
     rfi_bell_ring(t->ring.bell);
     return (int)rfi_ring_ready(&t->ring);

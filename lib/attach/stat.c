@@ -55,7 +55,7 @@ static void read_rank(const struct rfi_run_view *r, uint32_t i, rf_rank_stat *s)
     const struct rfi_trainer_shared *t = ring->tr;
     uint64_t released = word(&t->released);
     struct rfi_generation g;
-    *s = (rf_rank_stat){.rank = ring->rank, .depth = ring->depth, .node = r->ranks[i].node};
+    *s = (rf_rank_stat){.rank = ring->rank, .depth = rfi_ring_ahead(ring), .node = r->ranks[i].node};
     s->pid = atomic_load_explicit(&r->ranks[i].pid, memory_order_relaxed);
     s->attached = atomic_load_explicit(&r->ranks[i].incarnation, memory_order_relaxed);
     s->status = status(&r->ranks[i].status);

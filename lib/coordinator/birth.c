@@ -47,8 +47,10 @@ static int make_segment(struct rfi_coordinator *c)
 {
     struct rfi_segment s;
     size_t bytes;
+    const struct rfi_config_shared *f = &c->plan.config;
+    const struct rfi_pieces there = {f->arena_first, f->arena_stride, rfi_run_arena_at_first(f), f->ranks};
     int rc = rfi_segment_create_sparse(
-        c->o->name, c->plan.size.regions, RFI_N_REGIONS, c->plan.size.data_bytes - RFI_HEADER_BYTES,
+        c->o->name, c->plan.size.regions, RFI_N_REGIONS, c->plan.size.data_bytes - RFI_HEADER_BYTES, &there,
         c->plan.size.spare_bytes + c->plan.size.cache_bytes, rfi_run_signature(), before_touch, c, &s, c->err);
     if (rc < 0)
         return rc;
@@ -249,18 +251,21 @@ static int open_readers(struct rfi_coordinator *c, rf_engine *queue)
 static void prepare_queues(struct rfi_coordinator *c)
 {
     const struct rfi_config_shared *f = &c->run.config;
-    uint64_t bytes = f->sweeps ? (uint64_t)f->queue_depth * f->staging_bytes : f->arena_stride * f->ranks;
+    struct rfi_pieces p = {f->arena_first, f->arena_stride, rfi_run_arena_at_first(f), f->ranks};
+    if (f->sweeps)
+        p = (struct rfi_pieces){.bytes = (uint64_t)f->queue_depth * f->staging_bytes, .n = 1};
     uint32_t reading = atomic_load_explicit(&c->run.coordinator->reading, memory_order_relaxed);
     for (uint32_t q = 0; reading & RFI_READ_DIRECT && q < f->queues; q++) {
         struct rfi_reader *r = &c->readers[q];
-        unsigned char *memory = f->sweeps ? c->staging[q] : c->run.segment.data + f->arena_first;
-        int rc = r->ops->prepare ? r->ops->prepare(r, memory, bytes, q && !f->sweeps ? &c->readers[0] : NULL) : 0;
+        const struct rfi_landing l = {(f->sweeps ? c->staging[q] : c->run.segment.data) + p.first, p.stride, p.bytes,
+                                      p.n};
+        int rc = r->ops->prepare ? r->ops->prepare(r, &l, q && !f->sweeps ? &c->readers[0] : NULL) : 0;
         if (rc == 0)
             continue;
         rfi_log(RFI_LOG_INFO,
                 "O_DIRECT reads pin their memory one by one: it cannot be registered with %s: %s. They cost a little "
                 "more CPU time; raise the limit on locked memory (ulimit -l) to %" PRIu64 " KiB",
-                q ? "every io_uring" : "io_uring", strerror(-rc), bytes * f->queues / 1024);
+                q ? "every io_uring" : "io_uring", strerror(-rc), p.bytes * p.n * f->queues / 1024);
         return;
     }
 }

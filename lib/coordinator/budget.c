@@ -11,7 +11,13 @@
 #define FULL 0.6
 #define MUCH_PAUSED 0.25
 
-enum { REST_FIRST = 8, CALM_FIRST = 8, CALM_MOST = 512, SOON = 8 };
+/* A trainer that waits for so much of its time, or finds so much not ready, could do with more; one that waits for so much
+ * asks for more than there is. */
+#define WAITED_LEAST 0.005
+#define MISSED_LEAST 0.01
+#define WAITED_MOST 0.4
+
+enum { WINDOWS_UNEVEN = 2, REST_FIRST = 8, CALM_FIRST = 8, CALM_MOST = 512, SOON = 8 };
 
 bool rfi_budget_step(struct rfi_budget *b, double elapsed, double used)
 {
@@ -22,6 +28,16 @@ bool rfi_budget_step(struct rfi_budget *b, double elapsed, double used)
     b->account = b->account > saved ? saved : b->account < owed ? owed : b->account;
     b->paused = b->account < 0;
     return b->paused;
+}
+
+bool rfi_reach_step(struct rfi_reach *r, double waited, double missed)
+{
+    bool uneven = r->windows++ > 0 && (waited > WAITED_LEAST || missed > MISSED_LEAST) && waited < WAITED_MOST;
+    r->uneven = uneven ? r->uneven + 1 : 0;
+    if (r->uneven < WINDOWS_UNEVEN)
+        return false;
+    *r = (struct rfi_reach){0};
+    return true;
 }
 
 void rfi_crew_init(struct rfi_crew *c, uint32_t least, uint32_t start, uint32_t most)

@@ -16,6 +16,17 @@ struct rfi_budget {
 /* `elapsed` seconds went by in which the server used `used` seconds of CPU time. True: nobody claims now. */
 bool rfi_budget_step(struct rfi_budget *b, double elapsed, double used);
 
+/* Whether more should be read ahead for a trainer. */
+struct rfi_reach {
+    uint32_t windows, uneven; /* seen; of the last ones, in a row, those in which it waited now and then */
+};
+
+/* `waited`: part of a window that the trainer spent waiting; `missed`: part of its samples that were not ready when asked for.
+ * Twice in a row some (0.5 %, 1 %), and there is time left in the mean which a longer way ahead could use: true, and it begins
+ * anew. Who waits for 40 % of the time asks for more than can be read. The first window is the start, or the first one after a
+ * growth, and says nothing. */
+bool rfi_reach_step(struct rfi_reach *r, double waited, double missed);
+
 /* What was measured in a window. */
 struct rfi_crew_facts {
     double rate; /* bytes a second */

@@ -71,6 +71,7 @@ struct rfi_coordinator {
     struct rfi_hang *hang; /* hang.c */
     struct rfi_tuner *tuner; /* tune.c */
     struct rfi_spares *spares; /* retire.c */
+    struct rfi_growth *growth; /* [ranks]; grow.c */
     struct rfi_judge *judge; /* status.c */
     struct rfi_lease *leases;
     int pending[RFI_PENDING]; /* connections that have not said who they are */
@@ -131,6 +132,8 @@ void rfi_spares_close(struct rfi_coordinator *c);
 bool rfi_spares_retire(struct rfi_coordinator *c, uint32_t worker);
 bool rfi_spares_moving(const struct rfi_coordinator *c, uint32_t worker); /* some ring still has its claims */
 void rfi_spares_answered(struct rfi_coordinator *c, uint32_t worker); /* drained after all, without a spare */
+/* The ring's arena as far as `bytes`, a part a call. 1: all there; 0: not yet; negative: no room, see *err. */
+int rfi_spares_widen(struct rfi_coordinator *c, uint32_t ring, uint64_t bytes, struct rfi_error *err);
 bool rfi_spares_calm(const struct rfi_coordinator *c); /* nothing that a step could further now */
 void rfi_spares_step(struct rfi_coordinator *c);
 
@@ -153,6 +156,11 @@ int rfi_tune_open(struct rfi_coordinator *c);
 void rfi_tune_step(struct rfi_coordinator *c);
 bool rfi_tune_resting(const struct rfi_coordinator *c, uint32_t worker); /* may not claim now */
 void rfi_tune_close(struct rfi_coordinator *c);
+
+/* grow.c: how far each ring is read ahead */
+int rfi_grow_open(struct rfi_coordinator *c);
+void rfi_grow_step(struct rfi_coordinator *c);
+void rfi_grow_close(struct rfi_coordinator *c);
 
 /* hang.c: workers that live and do nothing */
 int rfi_hang_open(struct rfi_coordinator *c);

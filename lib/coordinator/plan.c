@@ -22,6 +22,10 @@
 
 enum { QUEUE_DEPTH = 64, SWEPT_QUEUE_DEPTH = 32, MOVES_ROOM = 16384, SWEPT_BYTES = 32 << 10, PREAD_MOST = 16 };
 
+/* A ring doubles so often at most, and all of them together take so many bytes, or so small a part of the memory. */
+enum { GROWTHS = 2, GROWN_PART = 256 };
+static const uint64_t grown_most = (uint64_t)192 << 20;
+
 /* O_DIRECT pays when the page cache cannot hold the data anyway. */
 static bool choose_direct(const struct rfi_serve_options *o, bool possible)
 {
@@ -153,6 +157,24 @@ static void plan_sweeps(const struct rfi_serve_options *o, const struct rfi_orde
         *ring_bytes = rfi_max(*ring_bytes, largest) + 2 * largest;
 }
 
+/* How far prefetch may grow where nobody said how far to read ahead: the ring is laid out for it, and takes the memory only
+ * when it grows (grow.c). */
+static void plan_growth(const struct rfi_serve_options *o, const struct rfi_topology *t, struct rfi_config_shared *c)
+{
+    uint64_t memory = 0, most;
+    c->prefetch = c->depth;
+    c->lap_bytes = c->arena_bytes;
+    for (uint32_t n = 0; n < t->n_nodes; n++)
+        memory += t->nodes[n].memory_bytes;
+    most = rfi_max(grown_most, memory / GROWN_PART) / o->ranks;
+    if (o->prefetch || o->ring_bytes || c->sweeps)
+        return;
+    for (int i = 0; i < GROWTHS && 2 * c->arena_bytes <= most; i++) {
+        c->arena_bytes *= 2;
+        c->depth *= 2;
+    }
+}
+
 /* A worker that reads without a queue waits for each read, so there may be more of them than cores: how many are active
  * is found out while they read. */
 static uint32_t most_workers(const struct rfi_serve_options *o, const struct rfi_topology *t)
@@ -190,6 +212,7 @@ int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology 
         return rc;
     c->arena_bytes = rfi_align_up(c->arena_bytes, c->align);
     c->depth = (uint32_t)depth;
+    plan_growth(o, t, c);
     c->workers = o->workers ? o->workers : most_workers(o, t);
     c->workers_pinned = o->workers != 0;
     c->depth_pinned = o->queue_depth != 0;

@@ -11,12 +11,14 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "segment/room.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 
 enum { POPULATE_BYTES = 16 << 20 }; /* a step, so that the loop goes on */
+enum { WIDEN_ROOM = 64 << 20 }; /* of the memory left, what a ring that merely grows leaves to others */
 enum { RETRY_NS = 1000000000 };
 
 enum arena_state { ARENA_SPARE, ARENA_IN_USE, ARENA_OLD };
@@ -81,7 +83,7 @@ int rfi_spares_open(struct rfi_coordinator *c)
     for (uint32_t q = f->workers; q < f->queues; q++)
         s->queues |= bit(q);
     for (uint32_t i = 0; i < f->ranks; i++) {
-        s->arenas[i] = (struct arena){.state = ARENA_IN_USE, .ring = i, .populated = f->arena_stride};
+        s->arenas[i] = (struct arena){.state = ARENA_IN_USE, .ring = i, .populated = rfi_run_arena_at_first(f)};
         s->moves[i].arena = i;
     }
     count(c);
@@ -259,24 +261,31 @@ static bool find_arena(struct rfi_coordinator *c, struct move *m)
     return true;
 }
 
-/* 1: all there; 0: a part, go on later; negative: no room. */
-static int populate(struct rfi_coordinator *c, uint32_t ring, uint32_t arena)
+/* Its first `wanted` bytes. 1: all there; 0: a part, go on later; negative: no room. */
+static int populate(struct rfi_coordinator *c, uint32_t ring, uint32_t arena, uint64_t wanted, struct rfi_error *err)
 {
     struct arena *a = &c->spares->arenas[arena];
     const struct rfi_config_shared *f = &c->run.config;
-    struct rfi_error err = {0};
-    if (a->populated == f->arena_stride)
+    if (a->populated >= wanted)
         return 1;
-    uint64_t at = rfi_run_arena_offset(f, arena), bytes = rfi_min(POPULATE_BYTES, f->arena_stride - a->populated);
+    uint64_t at = rfi_run_arena_offset(f, arena), bytes = rfi_min(POPULATE_BYTES, wanted - a->populated);
     if (a->populated == 0)
         rfi_where_bind_arena(c, ring, arena);
-    int rc = rfi_segment_populate(&c->run.segment, at + a->populated, bytes, &err);
-    if (rc < 0) {
-        rfi_log(RFI_LOG_ERROR, "%s", err.text);
+    int rc = rfi_segment_populate(&c->run.segment, at + a->populated, bytes, err);
+    if (rc < 0)
         return rc;
-    }
     a->populated += bytes;
-    return a->populated == f->arena_stride;
+    return a->populated >= wanted;
+}
+
+int rfi_spares_widen(struct rfi_coordinator *c, uint32_t ring, uint64_t bytes, struct rfi_error *err)
+{
+    const struct move *m = &c->spares->moves[ring];
+    uint64_t there = c->spares->arenas[m->arena].populated;
+    if (m->workers)
+        return 0;
+    int rc = there < bytes ? rfi_room_check(bytes - there, bytes - there + WIDEN_ROOM, err) : 0;
+    return rc < 0 ? rc : populate(c, ring, m->arena, bytes, err);
 }
 
 static void moved(struct rfi_coordinator *c, uint32_t ring, uint64_t until)
@@ -308,8 +317,10 @@ static void step_move(struct rfi_coordinator *c, uint32_t ring)
         set_stuck(c, ring, RFI_STUCK_NO_ARENA);
         return;
     }
-    int rc = populate(c, ring, m->to);
+    struct rfi_error err = {0};
+    int rc = populate(c, ring, m->to, c->run.config.arena_stride, &err);
     if (rc < 0) {
+        rfi_log(RFI_LOG_ERROR, "%s", err.text);
         leave_arena_alone(c->spares, m);
         m->retry_ns = rfi_now_ns() + RETRY_NS;
         set_stuck(c, ring, RFI_STUCK_NO_ROOM);

@@ -170,6 +170,7 @@ static void loop(struct rfi_coordinator *c)
         rfi_rates_step(c);
         rfi_status_step(c);
         rfi_tune_step(c);
+        rfi_grow_step(c);
         rfi_gates_step(c);
         rfi_balance_step(c);
         rfi_save_step(c);
@@ -206,6 +207,8 @@ int rfi_serve(const struct rfi_serve_options *o, struct rfi_error *err)
     if (rc == 0)
         rc = rfi_tune_open(&c);
     if (rc == 0)
+        rc = rfi_grow_open(&c);
+    if (rc == 0)
         rc = rfi_children_start(&c);
     if (rc == 0) {
         set_state(&c, RFI_RUN_READY);
@@ -225,6 +228,7 @@ int rfi_serve(const struct rfi_serve_options *o, struct rfi_error *err)
     rfi_spares_close(&c);
     rfi_status_close(&c);
     rfi_tune_close(&c);
+    rfi_grow_close(&c);
     rfi_death(&c);
     if (c.epfd >= 0)
         close(c.epfd);

@@ -156,7 +156,7 @@ static int look(struct rfi_coordinator *c, uint32_t ring, uint32_t arena, int *r
     struct rfi_rank_shared *rank = &c->run.ranks[ring];
     int nodes[PAGES_ASKED];
     uint32_t n, checked = 0, right = 0;
-    int rc = ask(c->run.segment.data + rfi_run_arena_offset(f, arena), f->arena_stride, nodes, &n);
+    int rc = ask(c->run.segment.data + rfi_run_arena_offset(f, arena), rfi_run_arena_at_first(f), nodes, &n);
     if (rc < 0)
         return rc;
     *ret_most = most(nodes, n);
@@ -179,10 +179,10 @@ static int look_and_move(struct rfi_coordinator *c, uint32_t ring, int *ret_most
     int rc = look(c, ring, ring, ret_most);
     if (rc <= 0 || !c->bound || rfi_room_check(0, RFI_MOVE_ROOM_BYTES, &why) < 0)
         return rc;
-    rfi_topology_move_memory(&c->topology, c->run.segment.data + rfi_run_arena_offset(f, ring), f->arena_stride,
-                             c->placement.rank_node[ring]);
+    rfi_topology_move_memory(&c->topology, c->run.segment.data + rfi_run_arena_offset(f, ring),
+                             rfi_run_arena_at_first(f), c->placement.rank_node[ring]);
     /* What could not be moved is not lost, but may not be mapped any more. */
-    (void)rfi_segment_populate(&c->run.segment, rfi_run_arena_offset(f, ring), f->arena_stride, &why);
+    (void)rfi_segment_populate(&c->run.segment, rfi_run_arena_offset(f, ring), rfi_run_arena_at_first(f), &why);
     return look(c, ring, ring, ret_most);
 }
 

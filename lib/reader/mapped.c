@@ -129,11 +129,11 @@ static uint32_t mapped_at_once(struct rfi_reader *r, const struct rfi_read *read
     return refused;
 }
 
-static int mapped_prepare(struct rfi_reader *r, void *memory, uint64_t bytes, const struct rfi_reader *like)
+static int mapped_prepare(struct rfi_reader *r, const struct rfi_landing *memory, const struct rfi_reader *like)
 {
     struct mapped *m = r->state;
     const struct mapped *other = like ? like->state : NULL;
-    return m->cold.ops->prepare ? m->cold.ops->prepare(&m->cold, memory, bytes, other ? &other->cold : NULL) : 0;
+    return m->cold.ops->prepare ? m->cold.ops->prepare(&m->cold, memory, other ? &other->cold : NULL) : 0;
 }
 
 static void mapped_forget(struct rfi_reader *r, int fd)

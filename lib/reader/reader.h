@@ -31,6 +31,13 @@ struct rfi_completion {
 
 struct rfi_reader;
 
+/* Memory for reads: `n` pieces of `bytes`, `stride` apart. */
+struct rfi_landing {
+    unsigned char *memory;
+    uint64_t stride, bytes;
+    uint32_t n;
+};
+
 struct rfi_reader_ops {
     const char *name;
     /* Makes the queue (in the parent). `depth` entries at most in flight. */
@@ -38,7 +45,7 @@ struct rfi_reader_ops {
     /* Parent, before the first fork: reads will land in this memory, mapped shared and populated, for as long as the
      * queue lives. `like`: a reader that was told of the same memory, or NULL. 0, or a negative errno: reads into it
      * work all the same, and cost a little more. NULL: nothing to prepare. */
-    int (*prepare)(struct rfi_reader *r, void *memory, uint64_t bytes, const struct rfi_reader *like);
+    int (*prepare)(struct rfi_reader *r, const struct rfi_landing *memory, const struct rfi_reader *like);
     /* Reads of the list (at most RFI_AT_ONCE_MOST, none of 0 bytes) that need no waiting are made now, each as a whole or
      * not at all. Returns how many were not. Only when that is not 0 are results set: the bytes asked for, -EAGAIN for a
      * read that is to be queued, or another negative errno. NULL: the engine has only a queue. */

@@ -21,13 +21,14 @@
 
 struct uring {
     struct io_uring ring;
-    uintptr_t fixed; /* registered memory, in pieces of PIECE bytes */
-    uint64_t fixed_bytes; /* 0: none */
+    struct rfi_landing fixed; /* registered memory; n 0: none */
+    uint64_t fixed_last; /* bytes of the last piece */
     uint32_t tail; /* of the submission queue; *ring.sq.ktail lags behind until the next submit */
 };
 
 /* A registered buffer is at most 1 GiB; a read across two of them is a plain one. */
-enum { PIECE_BITS = 30, PIECES_MOST = 1024 };
+#define PIECE_BYTES (UINT64_C(1) << 30)
+enum { PIECES_MOST = 1024 };
 
 /* In-flight reads at most; the completion queue (twice the entries) then never overflows. */
 enum { DEPTH_MAX = 4096 };
@@ -173,42 +174,57 @@ static int clone_buffers(const struct uring *u, const struct uring *from)
     return io_uring_register((unsigned)u->ring.ring_fd, IORING_REGISTER_CLONE_BUFFERS, &arg, 1);
 }
 
-static int pin(struct uring *u, unsigned char *memory, uint64_t bytes)
+/* One after the other, memory is cut anew: as few pieces as can be. */
+static struct rfi_landing pieces_of(const struct rfi_landing *l)
+{
+    uint64_t bytes = l->bytes * l->n;
+    if (l->n > 1 && l->bytes != l->stride)
+        return *l;
+    return (struct rfi_landing){l->memory, PIECE_BYTES, rfi_min(bytes, PIECE_BYTES),
+                                (uint32_t)rfi_min(rfi_div_up(bytes, PIECE_BYTES), PIECES_MOST + 1)};
+}
+
+static int pin(struct uring *u, const struct rfi_landing *l, uint64_t last)
 {
     struct iovec pieces[PIECES_MOST];
-    unsigned n = 0;
-    if (bytes > (uint64_t)PIECES_MOST << PIECE_BITS)
+    if (l->n > PIECES_MOST || l->bytes > PIECE_BYTES)
         return -E2BIG;
-    for (uint64_t at = 0; at < bytes; at += UINT64_C(1) << PIECE_BITS)
-        pieces[n++] = (struct iovec){memory + at, rfi_min(bytes - at, UINT64_C(1) << PIECE_BITS)};
-    return io_uring_register_buffers(&u->ring, pieces, n);
+    for (uint32_t i = 0; i < l->n; i++)
+        pieces[i] = (struct iovec){l->memory + i * l->stride, i + 1 < l->n ? l->bytes : last};
+    return io_uring_register_buffers(&u->ring, pieces, l->n);
 }
 
 /* Registered, the pages of a read need not be pinned and let go each time: measured with O_DIRECT and huge pages, 8 % of
  * the CPU time of a read of 2 KiB, 18 % at 110 KB, 30 % at 1 MiB (bench/bare_loop --fixed-buffers). Registered files
  * made no difference, and their table would outlive its worker: there is none. */
-static int uring_prepare(struct rfi_reader *r, void *memory, uint64_t bytes, const struct rfi_reader *like)
+static int uring_prepare(struct rfi_reader *r, const struct rfi_landing *memory, const struct rfi_reader *like)
 {
     struct uring *u = r->state;
     const struct uring *other = like ? like->state : NULL;
+    const struct rfi_landing l = pieces_of(memory);
+    uint64_t bytes = memory->bytes * memory->n, last = l.stride == PIECE_BYTES ? bytes - (l.n - 1) * l.stride : l.bytes;
     int rc = -EINVAL;
-    if (other && other->fixed == (uintptr_t)memory && other->fixed_bytes == bytes)
+    if (bytes == 0)
+        return 0;
+    if (other && other->fixed.memory == l.memory && other->fixed_last == last)
         rc = clone_buffers(u, other);
     if (rc < 0)
-        rc = pin(u, memory, bytes);
+        rc = pin(u, &l, last);
     if (rc < 0)
         return rc;
-    u->fixed = (uintptr_t)memory;
-    u->fixed_bytes = bytes;
+    u->fixed = l;
+    u->fixed_last = last;
     return 0;
 }
 
 /* The registered piece that a read lands in, or -1. */
 static int piece_of(const struct uring *u, const struct rfi_read *read)
 {
-    uint64_t at = (uintptr_t)read->dest - u->fixed, last = at + read->bytes - 1;
-    bool inside = at < u->fixed_bytes && read->bytes <= u->fixed_bytes - at && read->bytes > 0;
-    return inside && at >> PIECE_BITS == last >> PIECE_BITS ? (int)(at >> PIECE_BITS) : -1;
+    const struct rfi_landing *l = &u->fixed;
+    if (l->n == 0)
+        return -1;
+    uint64_t at = (uintptr_t)read->dest - (uintptr_t)l->memory, i = at / l->stride, end = at % l->stride + read->bytes;
+    return i < l->n && end <= (i + 1 < l->n ? l->bytes : u->fixed_last) ? (int)i : -1;
 }
 
 static void uring_queue(struct rfi_reader *r, const struct rfi_read *read)

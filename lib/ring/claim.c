@@ -175,7 +175,8 @@ static int claim_once(struct rfi_ring *r, unsigned worker, const struct rfi_size
 
     if (rc != 0)
         return rc;
-    for (uint64_t t = v.freed, slot = rfi_slot_of(r, t); rc == 0 && t < v.freed + r->depth; t++) {
+    const uint64_t end = v.freed + rfi_ring_ahead(r);
+    for (uint64_t t = v.freed, slot = rfi_slot_of(r, t); rc == 0 && t < end; t++) {
         struct rfi_slot_shared *s = &r->slots[slot];
 
         slot = slot + 1 < r->depth ? slot + 1 : 0;
@@ -236,10 +237,10 @@ static uint64_t freed_soon(const struct rfi_ring *r)
 /* `ret_ticket` may be NULL: then only the number counts. */
 static inline uint32_t claimable(const struct rfi_ring *r, uint64_t *ret_ticket, bool *ret_left)
 {
-    uint64_t freed = freed_soon(r);
+    uint64_t freed = freed_soon(r), end = freed + rfi_ring_ahead(r);
     uint32_t n = 0;
 
-    for (uint64_t t = freed; t < freed + r->depth; t++) {
+    for (uint64_t t = freed; t < end; t++) {
         uint64_t word = atomic_load_explicit(&rfi_slot(r, t)->word, memory_order_acquire);
         struct rfi_generation g;
 

@@ -21,6 +21,10 @@ void rfi_ring_init(struct rfi_ring *r, const struct rfi_generation *first)
     sh->rank = r->rank;
     sh->depth = r->depth;
     sh->arena_bytes = r->arena_bytes;
+    r->lap_bytes = r->lap_bytes ? r->lap_bytes : r->arena_bytes;
+    assert(r->lap_bytes <= r->arena_bytes && r->lap_bytes % r->align == 0);
+    sh->lap_bytes = r->lap_bytes;
+    atomic_store_explicit(&sh->ahead, r->ahead ? r->ahead : r->depth, memory_order_relaxed);
     sh->align = r->align;
     sh->generations_cap = r->generations_cap;
     g.first_place = 0;
@@ -110,7 +114,7 @@ void rfi_cut_let_go(struct rfi_ring *r)
     rfi_bell_ring(r->bell);
 }
 
-void rfi_ring_append(struct rfi_ring *r, uint64_t cut, struct rfi_generation *g)
+void rfi_cut_append(struct rfi_ring *r, uint64_t cut, struct rfi_generation *g)
 {
     uint64_t n = atomic_load_explicit(&r->sh->n_generations, memory_order_relaxed); /* parent's own */
     struct rfi_generation newest;
@@ -119,7 +123,6 @@ void rfi_ring_append(struct rfi_ring *r, uint64_t cut, struct rfi_generation *g)
     RFI_FAIL_POINT("cut");
     rfi_generation_newest(r, &newest);
     replaces = newest.first_ticket == cut;
-    g->arena = newest.arena;
     g->first_ticket = cut;
     g->first_place = replaces ? newest.first_place : rfi_cut_first_place(r, cut);
     if (replaces)
@@ -130,6 +133,33 @@ void rfi_ring_append(struct rfi_ring *r, uint64_t cut, struct rfi_generation *g)
     atomic_fetch_add_explicit(&r->sh->moves, 1, memory_order_release); /* P9 */
     rfi_cut_wipe(r, cut);
     rfi_cut_let_go(r);
+}
+
+void rfi_ring_append(struct rfi_ring *r, uint64_t cut, struct rfi_generation *g)
+{
+    struct rfi_generation newest;
+
+    rfi_generation_newest(r, &newest);
+    g->arena = newest.arena;
+    g->grown = newest.grown;
+    rfi_cut_append(r, cut, g);
+}
+
+bool rfi_ring_grow(struct rfi_ring *r, uint32_t ahead)
+{
+    struct rfi_generation g;
+    uint64_t cut = rfi_ring_hold(r);
+
+    rfi_generation_newest(r, &g);
+    if (cut >= g.end_ticket || (g.stop_ticket && cut >= g.stop_ticket)) {
+        rfi_ring_cancel(r);
+        return false;
+    }
+    g.batch += cut - g.first_ticket;
+    g.grown++;
+    atomic_store_explicit(&r->sh->ahead, ahead, memory_order_relaxed);
+    rfi_cut_append(r, cut, &g);
+    return true;
 }
 
 void rfi_ring_cancel(struct rfi_ring *r)

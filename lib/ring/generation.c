@@ -20,7 +20,8 @@ static void copy_record(const struct rfi_generation *from, struct rfi_generation
     to->batch = load(&from->batch);
     to->end_ticket = load(&from->end_ticket);
     to->first_place = load(&from->first_place);
-    to->log_length = load(&from->log_length);
+    to->log_length = __atomic_load_n(&from->log_length, __ATOMIC_ACQUIRE);
+    to->grown = __atomic_load_n(&from->grown, __ATOMIC_ACQUIRE);
     to->stop_ticket = load(&from->stop_ticket);
     to->arena = load(&from->arena);
 }
@@ -33,6 +34,7 @@ void rfi_generation_store(struct rfi_generation *to, const struct rfi_generation
     __atomic_store_n(&to->end_ticket, g->end_ticket, __ATOMIC_RELEASE);
     __atomic_store_n(&to->first_place, g->first_place, __ATOMIC_RELEASE);
     __atomic_store_n(&to->log_length, g->log_length, __ATOMIC_RELEASE);
+    __atomic_store_n(&to->grown, g->grown, __ATOMIC_RELEASE);
     __atomic_store_n(&to->stop_ticket, g->stop_ticket, __ATOMIC_RELEASE);
     __atomic_store_n(&to->arena, g->arena, __ATOMIC_RELEASE);
 }

@@ -50,6 +50,8 @@ struct rfi_ring {
     /* Private copies of what the layout check read once. */
     uint32_t rank, depth, generations_cap;
     uint64_t arena_bytes, align;
+    uint64_t lap_bytes; /* part of the arena that places use at first; each growth doubles it */
+    uint32_t ahead; /* of sh->ahead at birth; 0: depth */
     bool moving; /* parent: what is free is held for a move that has to wait */
     /* Footprints asked for lately: the chain of places needs each of them more than once. */
     struct rfi_footprint_memo memo[8];
@@ -185,6 +187,18 @@ int rfi_ring_move(struct rfi_ring *r, uint64_t gone, uint64_t queues, uint32_t a
 
 /* The parent does not want the move any more. */
 void rfi_ring_move_cancel(struct rfi_ring *r);
+
+/* The parent's growth: a cut behind which the content is the same, the lap twice as long (at most the arena), and up to
+ * `ahead` tickets (at most the depth) are claimed. Memory behind the old lap must be there. False: not now, the
+ * newest generation's end or stop lies before what is claimed. */
+bool rfi_ring_grow(struct rfi_ring *r, uint32_t ahead);
+
+/* How far claims go beyond `freed`. */
+static inline uint32_t rfi_ring_ahead(const struct rfi_ring *r)
+{
+    uint32_t ahead = atomic_load_explicit(&r->sh->ahead, memory_order_relaxed); /* a wish: any value does */
+    return ahead < r->depth ? ahead : r->depth;
+}
 
 /* `freed` without the frozen bit. */
 uint64_t rfi_ring_freed(const struct rfi_ring *r);

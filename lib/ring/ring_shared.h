@@ -29,7 +29,8 @@
  * It is unset for ticket t while it is wiped or has another lap's tag, and is set only by CAS from the
  * value seen while unset: whoever dies, the next one computes the same value. Within a generation
  * offsets rise with the ticket, and true places rise for ever, so no value comes twice. Physical offset
- * = virtual mod arena_bytes; a batch never wraps. At birth: wiped, number 0.
+ * = virtual mod arena_bytes; a batch never wraps, nor does it reach beyond the lap, which may be a part of the arena:
+ * what lies behind is skipped. At birth: wiped, number 0.
  *
  * Writers mask: bit i while io_uring i may have a read into this slot's region. Set by the claimant
  * before its first submission, cleared by it when its last completion was reaped, or by the parent
@@ -84,7 +85,8 @@ struct rfi_generation { /* in the segment its words are copied one by one, atomi
     uint64_t epoch, batch; /* of first_ticket */
     uint64_t end_ticket; /* END, and so is every later ticket of this generation; UINT64_MAX: never */
     uint64_t first_place; /* virtual offset of first_ticket, a multiple of arena_bytes */
-    uint64_t log_length; /* how many entries of the rebalance log count for it */
+    uint32_t log_length; /* how many entries of the rebalance log count for it */
+    uint32_t grown; /* how often the lap of its places was doubled */
     uint64_t stop_ticket; /* this ticket and later ones wait for the next generation; 0: none does */
     uint64_t arena; /* where its places lie: number of the arena | first ticket of the ring in it << 16 */
 };
@@ -141,7 +143,8 @@ struct rfi_ring_shared {
     uint64_t align; /* A */
     uint32_t node; /* index of the NUMA node of its arena */
     uint32_t generations_cap; /* power of two >= depth + 2 */
-    uint64_t pad0[12];
+    uint64_t lap_bytes; /* of the arena, used at first */
+    uint64_t pad0[11];
     /* Worker words. */
     alignas(128) _Atomic uint64_t freed; /* see above: ticket | RFI_FREED_FROZEN */
     _Atomic uint64_t n_generations; /* appended so far; record i is at i mod generations_cap */
@@ -150,7 +153,9 @@ struct rfi_ring_shared {
     _Atomic uint64_t errors;
     _Atomic uint64_t cuts; /* made so far; written by the parent only */
     _Atomic uint64_t moves; /* cuts and moves to a fresh arena: 2 for each, odd while the parent writes records */
-    uint64_t pad1[7];
+    _Atomic uint32_t ahead; /* tickets beyond `freed` that are claimed at most: a wish, never above depth */
+    uint32_t pad1;
+    uint64_t pad2[6];
 };
 _Static_assert(sizeof(struct rfi_ring_shared) == 256, "ring head");
 

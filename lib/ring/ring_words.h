@@ -133,12 +133,21 @@ static inline int rfi_place_ensure(struct rfi_ring *r, const struct rfi_cuts *cu
     return rfi_place_get(r, ticket, ret) ? 0 : rfi_place_find(r, cuts, low, ticket, sizes, ret);
 }
 
-/* Where a batch of `footprint` bytes begins whose predecessor ends at `end`. */
-uint64_t rfi_place_after(uint64_t end, uint64_t footprint, uint64_t arena_bytes);
+/* How much of the arena a generation's places use. */
+static inline uint64_t rfi_lap_bytes(const struct rfi_ring *r, const struct rfi_generation *g)
+{
+    /* A record that is half of another may say anything. */
+    return g->grown < 32 && r->lap_bytes < r->arena_bytes >> g->grown ? r->lap_bytes << g->grown : r->arena_bytes;
+}
+
+/* Where a batch of `footprint` bytes begins whose predecessor ends at `end`, in laps of `lap` bytes that are arena_bytes
+ * apart. */
+uint64_t rfi_place_after(uint64_t end, uint64_t footprint, uint64_t lap, uint64_t arena_bytes);
 
 /* The parent's steps of a cut, for a move too. */
 bool rfi_hold_one(struct rfi_ring *r, uint64_t ticket); /* false: claimed or published, or already recycled */
 uint64_t rfi_cut_first_place(const struct rfi_ring *r, uint64_t cut);
+void rfi_cut_append(struct rfi_ring *r, uint64_t cut, struct rfi_generation *g); /* arena and grown as they are in *g */
 void rfi_cut_wipe(struct rfi_ring *r, uint64_t cut);
 void rfi_cut_let_go(struct rfi_ring *r);
 

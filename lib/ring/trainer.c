@@ -57,10 +57,10 @@ void rfi_ring_wait(struct rfi_ring *r, uint64_t ticket, uint64_t timeout_ns)
 uint32_t rfi_ring_ready(const struct rfi_ring *r)
 {
     uint64_t taken = atomic_load_explicit(&r->tr->taken, memory_order_relaxed); /* any value: only a look */
-    uint32_t n = 0;
+    uint32_t n = 0, ahead = rfi_ring_ahead(r), slot = rfi_slot_of(r, taken);
 
-    for (uint32_t i = 0; i < r->depth; i++) {
-        uint64_t word = atomic_load_explicit(&r->slots[i].word, memory_order_acquire);
+    for (uint32_t i = 0; i < ahead; i++, slot = slot + 1 < r->depth ? slot + 1 : 0) {
+        uint64_t word = atomic_load_explicit(&r->slots[slot].word, memory_order_acquire);
         n += rfi_published(word) && rfi_word_ticket(word) >= taken;
     }
     return n;
@@ -71,8 +71,9 @@ uint32_t rfi_ring_ready(const struct rfi_ring *r)
 static uint64_t enough(const struct rfi_ring *r, uint64_t released)
 {
     uint64_t want = atomic_load_explicit(&r->tr->want, memory_order_relaxed); /* a hint */
-    uint64_t n = rfi_max(r->depth / 2, 2);
-    return want > released ? rfi_max(n, rfi_min(want - released, r->depth)) : n;
+    uint32_t ahead = rfi_ring_ahead(r);
+    uint64_t n = rfi_max(ahead / 2, 2);
+    return want > released ? rfi_max(n, rfi_min(want - released, ahead)) : n;
 }
 
 void rfi_ring_release(struct rfi_ring *r, uint64_t released)

@@ -83,7 +83,7 @@ int rfi_run_size(struct rfi_config_shared *c, uint64_t dataset_bytes, uint64_t m
     c->cache_first = rfi_align_up(data, RFI_RESIDENT_CHUNK);
     ret->data_bytes = c->cache_samples ? c->cache_first + c->cache_bytes : data;
     ret->cache_bytes = ret->data_bytes - data;
-    ret->spare_bytes = c->arena_stride * (c->arenas - c->ranks);
+    ret->spare_bytes = c->arena_stride * c->arenas - rfi_run_arena_at_first(c) * c->ranks;
     return 0;
 }
 
@@ -124,6 +124,7 @@ static int check_config(struct rfi_run_view *r, struct rfi_error *err)
     struct rfi_run_size size;
     bool ok = r->segment.n_regions == RFI_N_REGIONS && c.ranks && c.depth && c.arena_bytes <= UINT64_MAX / 4 &&
               c.align >= 512 && !(c.align & (c.align - 1)) && c.arena_bytes && c.arena_bytes % c.align == 0 &&
+              c.lap_bytes && c.lap_bytes <= c.arena_bytes && c.lap_bytes % c.align == 0 &&
               c.nodes <= RFI_BELL_BYTES / sizeof(struct rfi_bell_shared) && c.nodes && c.queues &&
               c.spares <= RFI_MAX_WORKERS && c.queues == c.workers + c.spares && c.queue_depth &&
               (uint64_t)c.first_rank + c.ranks <= c.world_size && c.queue_depth <= 4096 && c.n_fields < 65536 &&
@@ -168,6 +169,8 @@ static int open_rings(struct rfi_run_view *r, struct rfi_error *err)
         g->depth = c->depth;
         g->generations_cap = c->generations_cap;
         g->arena_bytes = c->arena_bytes;
+        g->lap_bytes = c->lap_bytes;
+        g->ahead = c->prefetch;
         g->align = c->align;
     }
     return 0;

@@ -38,7 +38,9 @@ struct rfi_run_view {
 struct rfi_run_size {
     struct rfi_region_request regions[RFI_N_REGIONS];
     uint64_t control_bytes, data_bytes;
-    uint64_t spare_bytes; /* of data_bytes: arenas that take memory only once a device hangs */
+    uint64_t
+        spare_bytes; /* of data_bytes: arenas that take memory only once a device hangs, parts of arenas that do once
+                           * prefetch grows */
     uint64_t cache_bytes; /* at the end of data_bytes: the resident cache, which takes its memory as it fills */
 };
 int rfi_run_size(struct rfi_config_shared *config, uint64_t dataset_bytes, uint64_t membership_bytes,
@@ -91,6 +93,12 @@ static inline void rfi_run_arrays(const struct rfi_run_view *r, uint32_t ring, u
 }
 
 /* Where an arena begins in the data object. Ring i starts in arena i. */
+/* How much of a rank's first arena is there from the start. */
+static inline uint64_t rfi_run_arena_at_first(const struct rfi_config_shared *c)
+{
+    return c->lap_bytes < c->arena_bytes ? c->lap_bytes : c->arena_stride;
+}
+
 static inline uint64_t rfi_run_arena_offset(const struct rfi_config_shared *c, uint32_t arena)
 {
     return c->arena_first + c->arena_stride * arena;

@@ -39,9 +39,11 @@ struct rfi_config_shared {
     uint32_t queue_depth;
     uint32_t nodes;
     uint32_t depth; /* slots a ring */
+    uint32_t prefetch; /* of them in use at first: batches that are read ahead */
     uint64_t batch; /* samples a batch at most */
     uint64_t epochs, start_epoch; /* epochs 0: for ever */
     uint64_t arena_bytes; /* of each rank */
+    uint64_t lap_bytes; /* of an arena, in use at first */
     uint64_t arena_stride; /* distance of arenas in the data object; the first is at arena_first */
     uint64_t arena_first;
     uint64_t align; /* A */

@@ -96,14 +96,23 @@ static int take_name(const char *name, const char *object, int *ret_fd, int *ret
     return rfi_fail(err, EAGAIN, "the name '%s' is being fought over by other processes. Try again", name);
 }
 
-static int populate(int fd, unsigned char *p, uint64_t bytes, uint64_t total, struct rfi_error *err)
+static int populate(int fd, unsigned char *p, uint64_t from, uint64_t bytes, uint64_t total, struct rfi_error *err)
 {
-    if (rfi_pages_populate(fd, p, 0, bytes) < 0)
+    if (rfi_pages_populate(fd, p, from, bytes) < 0)
         return rfi_fail(err, ENOSPC,
                         "no room in /dev/shm: %" PRIu64 " bytes are needed and ran out while being allocated (%s). "
                         "Enlarge it (mount -o remount,size=…) or lower --prefetch, --ring-bytes or --batch",
                         total, strerror(errno));
     return 0;
+}
+
+static int populate_data(struct rfi_segment *s, const struct rfi_pieces *p, uint64_t total, struct rfi_error *err)
+{
+    uint64_t whole = p->bytes == p->stride ? p->first + p->n * p->stride : p->first;
+    int rc = populate(s->data_fd, s->data, 0, whole, total, err);
+    for (uint32_t i = 0; rc == 0 && p->bytes != p->stride && i < p->n; i++)
+        rc = populate(s->data_fd, s->data, p->first + i * p->stride, p->bytes, total, err);
+    return rc;
 }
 
 static int make_data(struct rfi_segment *s, const char *object, struct rfi_error *err)
@@ -142,10 +151,11 @@ static void fill_header(struct rfi_segment *s, uint64_t signature)
     atomic_store_explicit(&d->magic, RFI_DATA_MAGIC, memory_order_release);
 }
 
-static int make_objects(struct rfi_segment *s, const char *control, const char *data, uint64_t spare_bytes,
-                        uint64_t signature, rfi_segment_bind_fn bind, void *ctx, struct rfi_error *err)
+static int make_objects(struct rfi_segment *s, const char *control, const char *data, const struct rfi_pieces *there,
+                        uint64_t spare_bytes, uint64_t signature, rfi_segment_bind_fn bind, void *ctx,
+                        struct rfi_error *err)
 {
-    uint64_t now_bytes = s->data_bytes - spare_bytes, total = s->control_bytes + now_bytes;
+    uint64_t total = s->control_bytes + s->data_bytes - spare_bytes;
     int rc = rfi_room_check(total, total, err);
     if (rc < 0)
         return rc;
@@ -159,9 +169,9 @@ static int make_objects(struct rfi_segment *s, const char *control, const char *
     if (rc == 0 && bind)
         rc = bind(ctx, s->control, s->data, err);
     if (rc == 0)
-        rc = populate(s->control_fd, s->control, s->control_bytes, total, err);
+        rc = populate(s->control_fd, s->control, 0, s->control_bytes, total, err);
     if (rc == 0)
-        rc = populate(s->data_fd, s->data, now_bytes, total, err);
+        rc = populate_data(s, there, total, err);
     if (rc == 0)
         fill_header(s, signature);
     return rc;
@@ -171,12 +181,14 @@ int rfi_segment_create(const char *name, const struct rfi_region_request *reques
                        uint64_t signature, rfi_segment_bind_fn bind, void *ctx, struct rfi_segment *ret,
                        struct rfi_error *err)
 {
-    return rfi_segment_create_sparse(name, requests, n, data_bytes, 0, signature, bind, ctx, ret, err);
+    const struct rfi_pieces all = {.first = rfi_align_up(data_bytes + RFI_HEADER_BYTES, PAGE)};
+    return rfi_segment_create_sparse(name, requests, n, data_bytes, &all, 0, signature, bind, ctx, ret, err);
 }
 
 int rfi_segment_create_sparse(const char *name, const struct rfi_region_request *requests, uint32_t n,
-                              uint64_t data_bytes, uint64_t spare_bytes, uint64_t signature, rfi_segment_bind_fn bind,
-                              void *ctx, struct rfi_segment *ret, struct rfi_error *err)
+                              uint64_t data_bytes, const struct rfi_pieces *there, uint64_t spare_bytes,
+                              uint64_t signature, rfi_segment_bind_fn bind, void *ctx, struct rfi_segment *ret,
+                              struct rfi_error *err)
 {
     char control[RFI_OBJECT_NAME], data[RFI_OBJECT_NAME];
     struct rfi_segment s = {.owner = true,
@@ -201,7 +213,7 @@ int rfi_segment_create_sparse(const char *name, const struct rfi_region_request 
     rc = take_name(name, control, &s.control_fd, &s.lock_fd, err);
     if (rc < 0)
         return rc;
-    rc = make_objects(&s, control, data, spare_bytes, signature, bind, ctx, err);
+    rc = make_objects(&s, control, data, there, spare_bytes, signature, bind, ctx, err);
     if (rc < 0) {
         rfi_segment_destroy(&s);
         return rc;

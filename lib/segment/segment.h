@@ -45,10 +45,17 @@ int rfi_segment_create(const char *name, const struct rfi_region_request *reques
                        uint64_t signature, rfi_segment_bind_fn bind, void *ctx, struct rfi_segment *ret,
                        struct rfi_error *err);
 
-/* The same with the last `spare_bytes` (whole pages) of data_bytes sized but not populated, nor counted as needed. */
+/* Of the payload: `n` pieces of `bytes`, `stride` apart, from offset `first` on, and what lies before that. All whole pages. */
+struct rfi_pieces {
+    uint64_t first, stride, bytes;
+    uint32_t n;
+};
+
+/* The same where only these pieces are populated from the start, and `spare_bytes` not counted as needed. */
 int rfi_segment_create_sparse(const char *name, const struct rfi_region_request *requests, uint32_t n,
-                              uint64_t data_bytes, uint64_t spare_bytes, uint64_t signature, rfi_segment_bind_fn bind,
-                              void *ctx, struct rfi_segment *ret, struct rfi_error *err);
+                              uint64_t data_bytes, const struct rfi_pieces *there, uint64_t spare_bytes,
+                              uint64_t signature, rfi_segment_bind_fn bind, void *ctx, struct rfi_segment *ret,
+                              struct rfi_error *err);
 
 /* Populates a page-aligned range of the payload later on: 0 or -ENOSPC. May be asked again. */
 int rfi_segment_populate(struct rfi_segment *s, uint64_t offset, uint64_t bytes, struct rfi_error *err);

@@ -8,9 +8,11 @@
 #include "base/log.h"
 #include "worker/job.h"
 
+#include <unistd.h>
+
 /* Waits are short so that rings are looked at while slow reads are out, and long when nothing is; always a
  * fraction of the heartbeat's limit, or an idle worker would look hung. */
-enum { READ_WAIT_NS = 1000000, IDLE_WAIT_NS = 50000000, STANDBY_WAIT_NS = 5000000, BEATS_A_LIMIT = 8 };
+enum { NICER = 5, READ_WAIT_NS = 1000000, IDLE_WAIT_NS = 50000000, STANDBY_WAIT_NS = 5000000, BEATS_A_LIMIT = 8 };
 
 struct loop {
     struct rfi_jobs jobs;
@@ -138,6 +140,8 @@ static void rest(struct loop *l)
 int rfi_worker_main(const struct rfi_worker_setup *setup, uint32_t worker)
 {
     struct loop l = {.run = setup->run, .started_ns = rfi_now_ns()};
+    /* Where cores are scarce trainers come first: they are needed for a moment, and what waits for them costs more. */
+    (void)!nice(NICER);
     if (rfi_jobs_init(&l.jobs, setup, worker) < 0) {
         rfi_log(RFI_LOG_ERROR, "worker %u: out of memory. Lower --batch or --queue-depth", worker);
         return 1;

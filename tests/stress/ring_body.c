@@ -1,5 +1,7 @@
 #include "ring_body.h"
 
+#include "ring/ring_words.h"
+
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -41,7 +43,7 @@ static void log_generation(struct body_shared *sh, uint64_t cut, const struct rf
     atomic_store(&sh->n_log, n + 1);
 }
 
-void body_make(struct body *b, uint32_t depth, uint64_t arena_bytes, uint64_t seed)
+void body_make(struct body *b, uint32_t depth, uint64_t lap_bytes, uint64_t seed)
 {
     struct rfi_generation first = {.epoch = 1};
 
@@ -53,7 +55,7 @@ void body_make(struct body *b, uint32_t depth, uint64_t arena_bytes, uint64_t se
     }
     first.end_ticket = random_end(&b->random, 0);
     log_generation(b->sh, 0, &first);
-    ring_world_make(&b->world, depth, arena_bytes, &first);
+    ring_world_make_wide(&b->world, depth, depth / 2, lap_bytes, 4 * lap_bytes, &first);
 }
 
 void body_free(struct body *b)
@@ -77,13 +79,20 @@ static void cut(struct body *b, bool may_cancel)
     g.batch = ring_random(&b->random) % 1000;
     g.end_ticket = random_end(&b->random, at);
     log_generation(b->sh, at, &g);
-    rfi_ring_append(r, at, &g);
+    if (ring_random(&b->random) % 4 == 0) { /* a ring of the library only grows: here it is any size */
+        g.grown = (uint32_t)(ring_random(&b->random) % 4);
+        atomic_store(&r->sh->ahead, 1 + (uint32_t)(ring_random(&b->random) % r->depth));
+        rfi_cut_append(r, at, &g);
+    } else {
+        rfi_ring_append(r, at, &g);
+    }
     atomic_fetch_add(&b->sh->cuts, 1);
     atomic_store(&b->sh->answer_cut, at);
 }
 
 void body_parent_step(struct body *b)
 {
+    struct rfi_ring *r = &b->world.ring;
     uint64_t asked = atomic_load(&b->sh->asked);
 
     if (asked != atomic_load(&b->sh->answered)) {
@@ -91,6 +100,8 @@ void body_parent_step(struct body *b)
         atomic_store(&b->sh->answered, asked);
     } else if (ring_random(&b->random) % 16 == 0) {
         cut(b, true);
+    } else if (ring_random(&b->random) % 16 == 0) { /* the log need not know: the content is the same */
+        atomic_fetch_add(&b->sh->grown, rfi_ring_grow(r, 1 + (uint32_t)(ring_random(&b->random) % r->depth)));
     }
     if (ring_random(&b->random) % 8 == 0) /* the parent may recycle too: through a look at nothing */
         (void)rfi_ring_claimable(&b->world.ring);
@@ -129,7 +140,8 @@ static void dump(const struct body *b)
 int body_report(const struct body *b, const char *what, uint64_t worker_deaths, uint64_t trainer_deaths)
 {
     const struct body_shared *sh = b->sh;
-    bool all = sh->taken && sh->ends && sh->errors && sh->resets && sh->cuts && sh->cancelled && worker_deaths;
+    bool all =
+        sh->taken && sh->ends && sh->errors && sh->resets && sh->cuts && sh->cancelled && sh->grown && worker_deaths;
 
     printf("%s:\n", what);
     print_counter("published", sh->published);
@@ -139,6 +151,7 @@ int body_report(const struct body *b, const char *what, uint64_t worker_deaths, 
     print_counter("resets", sh->resets);
     print_counter("cuts", sh->cuts);
     print_counter("cuts cancelled", sh->cancelled);
+    print_counter("grown", sh->grown);
     print_counter("worker deaths", worker_deaths);
     print_counter("claims reclaimed", sh->reclaimed);
     print_counter("trainer deaths", trainer_deaths);

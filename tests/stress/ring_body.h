@@ -26,7 +26,7 @@ struct body_shared {
     _Atomic uint64_t asked, answered, answer_cut;
     _Atomic uint64_t n_log;
     struct body_cut log[BODY_LOG]; /* entry i at i mod BODY_LOG */
-    _Atomic uint64_t published, taken, ends, errors, resets, cuts, cancelled, reclaimed;
+    _Atomic uint64_t published, taken, ends, errors, resets, cuts, cancelled, reclaimed, grown;
 };
 
 struct body {
@@ -35,7 +35,8 @@ struct body {
     uint64_t random; /* the parent's stream */
 };
 
-void body_make(struct body *b, uint32_t depth, uint64_t arena_bytes, uint64_t seed);
+/* `lap_bytes` is a quarter of the arena: cuts change at random how much of it is used, and how far ahead. */
+void body_make(struct body *b, uint32_t depth, uint64_t lap_bytes, uint64_t seed);
 void body_free(struct body *b);
 
 __attribute__((format(printf, 2, 3))) void body_fail(struct body_shared *sh, const char *fmt, ...);

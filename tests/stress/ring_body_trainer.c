@@ -69,7 +69,7 @@ static void hold(struct trainer *t, uint64_t epoch, uint64_t batch)
                      .offset = s->data_offset,
                      .bytes = s->footprint};
 
-    if (s->epoch != epoch || s->batch != batch || s->footprint != content_footprint(epoch, batch, t->ring.arena_bytes))
+    if (s->epoch != epoch || s->batch != batch || s->footprint != content_footprint(epoch, batch, t->ring.lap_bytes))
         body_fail(t->body->sh,
                   "ticket %" PRIu64 " is epoch %" PRIu64 " batch %" PRIu64 " (%" PRIu64 " bytes), not %" PRIu64
                   " %" PRIu64,

@@ -16,7 +16,7 @@ void body_worker_init(struct body_worker *w, const struct body *b, unsigned numb
 static int footprint(void *ctx, const struct rfi_generation *g, uint64_t ticket, uint64_t *ret)
 {
     const struct rfi_ring *r = ctx;
-    *ret = content_footprint(g->epoch, g->batch + (ticket - g->first_ticket), r->arena_bytes);
+    *ret = content_footprint(g->epoch, g->batch + (ticket - g->first_ticket), r->lap_bytes);
     return 0;
 }
 

@@ -9,11 +9,11 @@ static inline uint64_t content_base(uint64_t epoch, uint64_t batch, uint64_t tic
     return ring_mix(ring_mix(epoch * 1000003 + batch) ^ ring_mix(ticket));
 }
 
-/* Mostly small, at times as large as the arena. */
-static inline uint64_t content_footprint(uint64_t epoch, uint64_t batch, uint64_t arena_bytes)
+/* Mostly small, at times as large as the shortest lap. */
+static inline uint64_t content_footprint(uint64_t epoch, uint64_t batch, uint64_t lap_bytes)
 {
     uint64_t x = ring_mix(epoch << 32 ^ batch ^ 77);
-    uint64_t blocks = arena_bytes / 512;
+    uint64_t blocks = lap_bytes / 512;
     uint64_t most = x % 64 == 0 ? blocks : x % 4 == 0 ? blocks / 2 : blocks / 8;
     return 512 * (1 + (x >> 8) % most);
 }

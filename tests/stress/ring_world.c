@@ -15,7 +15,8 @@ static uint64_t place_of(uint64_t *at, uint64_t bytes)
     return offset;
 }
 
-void ring_world_make(struct ring_world *w, uint32_t depth, uint64_t arena_bytes, const struct rfi_generation *first)
+void ring_world_make_wide(struct ring_world *w, uint32_t depth, uint32_t ahead, uint64_t lap, uint64_t arena_bytes,
+                          const struct rfi_generation *first)
 {
     uint32_t cap = 1;
     while (cap < depth + 2)
@@ -45,9 +46,16 @@ void ring_world_make(struct ring_world *w, uint32_t depth, uint64_t arena_bytes,
                  .depth = depth,
                  .generations_cap = cap,
                  .arena_bytes = arena_bytes,
+                 .lap_bytes = lap,
+                 .ahead = ahead,
                  .align = ALIGN},
     };
     rfi_ring_init(&w->ring, first);
+}
+
+void ring_world_make(struct ring_world *w, uint32_t depth, uint64_t arena_bytes, const struct rfi_generation *first)
+{
+    ring_world_make_wide(w, depth, depth, arena_bytes, arena_bytes, first);
 }
 
 void ring_world_free(struct ring_world *w)

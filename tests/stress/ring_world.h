@@ -16,6 +16,9 @@ struct ring_world {
 /* The first generation begins at `first`: epoch, batch and end_ticket are taken from it. Ends the program
  * when memory is short. */
 void ring_world_make(struct ring_world *w, uint32_t depth, uint64_t arena_bytes, const struct rfi_generation *first);
+/* In laps of `lap` bytes of a larger arena, and `ahead` tickets at first. */
+void ring_world_make_wide(struct ring_world *w, uint32_t depth, uint32_t ahead, uint64_t lap, uint64_t arena_bytes,
+                          const struct rfi_generation *first);
 void ring_world_free(struct ring_world *w);
 
 /* A 64-bit mix, and a stream of random numbers from it. */

@@ -43,7 +43,7 @@ static void read_chosen(const struct rfi_run_view *v, struct bench_chosen *ret)
     uint32_t reading = atomic_load_explicit(&v->coordinator->reading, memory_order_relaxed);
     *ret = (struct bench_chosen){.workers = c->workers,
                                  .queue_depth = c->queue_depth,
-                                 .prefetch = c->depth,
+                                 .prefetch = c->prefetch,
                                  .direct = (reading & RFI_READ_DIRECT) != 0,
                                  .arena_bytes = c->arena_bytes,
                                  .align = c->align};

@@ -24,8 +24,7 @@ struct trainer {
     double cpu_from_s;
     bool counting;
     const struct rfi_ring *ring; /* read only */
-    bool ahead; /* the next batch was there before the step under way began */
-    uint64_t end_ns; /* of the step, by the accelerator's clock */
+    uint64_t end_ns; /* of the step, by the accelerator's clock; 0: there was none yet */
 };
 
 struct start {
@@ -128,19 +127,12 @@ static void sleep_until(uint64_t ns, const volatile sig_atomic_t *interrupted)
         ;
 }
 
-/* Whether the batch that `next` would give is there. */
-static bool next_is_ready(const struct trainer *t)
-{
-    uint64_t ticket = atomic_load_explicit(&t->ring->tr->taken, memory_order_relaxed); /* our own word */
-    return rfi_ring_look(t->ring, ticket) == RFI_TAKE_READY;
-}
-
-/* One step of the accelerator, on a batch that came at `came` (or was touched until then). See trainer.h. */
-static void compute(struct trainer *t, uint64_t came)
+/* One step of the accelerator, on a batch that was published at `ready` and came at `came` (or was touched until then).
+ * See trainer.h. */
+static void compute(struct trainer *t, uint64_t ready, uint64_t came)
 {
     uint64_t step = t->field->step.compute_ns;
-    bool in_time = t->field->step.together && t->ahead && came - t->end_ns < step / 2;
-    t->ahead = next_is_ready(t);
+    bool in_time = t->field->step.together && t->end_ns && ready <= t->end_ns && came - t->end_ns < step;
     t->end_ns = (in_time ? t->end_ns : came) + step;
     sleep_until(t->end_ns, t->field->interrupted);
 }
@@ -170,12 +162,13 @@ static void add(struct bench_counts *c, const rf_batch *b, uint64_t bytes)
 static void use(struct trainer *t, const rf_batch *b, uint64_t came)
 {
     const struct bench_step *s = &t->field->step;
+    uint64_t ready = t->ring->slots[b->ticket % t->ring->depth].published_ns; /* ours until it is given back */
     if (s->touch)
         touch_all(b);
     if (s->drop)
         rf_release(t->handle, b);
     if (s->compute_ns) /* touching is work of the host: the accelerator begins after it */
-        compute(t, s->touch ? rfi_now_ns() : came);
+        compute(t, ready, s->touch ? rfi_now_ns() : came);
     if (!s->drop)
         rf_release(t->handle, b);
 }

@@ -1,10 +1,11 @@
 /* The measuring trainers: one thread a rank of this process. Each takes its batches and counts, and, where asked,
  * plays an accelerator: holds every batch for the time of a step, and steps together with the others.
  *
- * An accelerator's step ends when it ends, not when the thread that plays it wakes up, a tenth of a millisecond
- * later. So in ranks that step together, where the next batch was seen ready before a step began, the next step begins where this one ended (of the
- * slowest rank); else, and after a delay of half a step, when the batch came. Steps can thus make up for late
- * wake-ups, and for nothing else; utilisation is by the real clock. */
+ * An accelerator works while its host prepares the next step: kernels are launched ahead. The thread that plays both
+ * sleeps meanwhile and wakes up a tenth of a millisecond late. So in ranks that step together, where the next batch was
+ * published before a step ended (of the slowest rank), the next step begins there; else, or where the thread is a whole step
+ * late, when the batch came. Steps can thus make up for late wake-ups, and for nothing else; utilisation is by the real
+ * clock. */
 #pragma once
 
 #include "base/error.h"

@@ -85,7 +85,8 @@ static void emit_memory(struct cli_emit *e, const struct rfi_serve_plan *s)
 static void emit_reading(struct cli_emit *e, const struct rfi_serve_plan *s)
 {
     cli_emit_object(e, "reading");
-    cli_emit_u64(e, "prefetch", s->config.depth);
+    cli_emit_u64(e, "prefetch", s->config.prefetch);
+    cli_emit_u64(e, "prefetch_most", s->config.depth);
     cli_emit_u64(e, "queue_depth", s->config.queue_depth);
     cli_emit_u64(e, "align", s->config.align);
     cli_emit_bool(e, "direct_possible", s->direct_possible);
@@ -367,7 +368,7 @@ int verb_plan(int argc, char **argv)
         {"workers", CLI_U32, &o.workers, .metavar = "N",
          .help = "worker processes, at most 64 (default: by cores and ranks)", .max = RFI_MAX_WORKERS},
         {"prefetch", CLI_U64, &o.prefetch, .metavar = "BATCHES",
-         .help = "batches a ring, at least 2 (default 4, at most 64 MiB a rank)", .max = 4096},
+         .help = "batches a ring, at least 2 (default 4, at most 64 MiB a rank; grows where it helps)", .max = 4096},
         {"prefetch-samples", CLI_U64, &o.prefetch_samples, .metavar = "N",
          .help = "the same in samples, rounded up to batches"},
         {"ring-bytes", CLI_BYTES, &o.ring_bytes, .metavar = "BYTES",

@@ -163,13 +163,14 @@ ENGINE_TEST(direct_reads_give_the_bytes_of_the_file)
     unsigned char *area = mmap(NULL, (size_t)DEPTH * PART, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     cr_assert_neq(area, MAP_FAILED);
     /* The engine may know some of the memory beforehand, and a second queue be like the first. */
+    const struct rfi_landing half = {area, 0, (size_t)DEPTH * PART / 2 + 4096, 1};
     if (r.ops->prepare)
-        cr_assert_eq(r.ops->prepare(&r, area, (size_t)DEPTH * PART / 2 + 4096, NULL), 0);
+        cr_assert_eq(r.ops->prepare(&r, &half, NULL), 0);
     random_round(&r, *engine, fd, DEPTH, unit, area, PART);
     if (r.ops->prepare) {
         struct rfi_reader second;
         cr_assert(open_engine(&second, *engine, DEPTH));
-        cr_assert_eq(second.ops->prepare(&second, area, (size_t)DEPTH * PART / 2 + 4096, &r), 0);
+        cr_assert_eq(second.ops->prepare(&second, &half, &r), 0);
         r.ops->close(&r);
         r = second;
     }

@@ -256,7 +256,8 @@ Test(drain, reads_into_registered_memory_are_drained_too, .timeout = 300)
         return;
     cr_assert_eq(rfi_reader_open(&r, RF_ENGINE_URING, READS, &err), 0, "%s", err.text);
     memset(f.sh, 0, sizeof *f.sh);
-    int rc = r.ops->prepare(&r, f.sh, sizeof *f.sh, NULL);
+    const struct rfi_landing all = {(unsigned char *)f.sh, 0, sizeof *f.sh, 1};
+    int rc = r.ops->prepare(&r, &all, NULL);
     if (rc == -ENOMEM) {
         cr_skip_test("no memory may be locked here (ulimit -l)");
         return;

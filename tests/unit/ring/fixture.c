@@ -57,10 +57,10 @@ uint64_t fixture_word(const struct fixture *f, uint64_t ticket)
     return atomic_load(&f->r->slots[ticket % f->r->depth].word);
 }
 
-uint64_t reference_place(uint64_t before, uint64_t before_bytes, uint64_t bytes, uint64_t arena_bytes)
+uint64_t reference_place(uint64_t before, uint64_t before_bytes, uint64_t bytes, uint64_t lap, uint64_t arena_bytes)
 {
     uint64_t at = before + before_bytes;
-    while (at / arena_bytes != (at + bytes - 1) / arena_bytes) /* would wrap: try one block further */
+    while (at % arena_bytes + bytes > lap) /* would leave the lap: try one block further */
         at += BLOCK;
     return at;
 }

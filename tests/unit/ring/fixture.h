@@ -27,5 +27,5 @@ void fixture_release(struct fixture *f, uint64_t released);
 uint64_t fixture_cut(struct fixture *f, uint64_t epoch, uint64_t end_after);
 uint64_t fixture_word(const struct fixture *f, uint64_t ticket);
 
-/* Independent of the ring: the virtual place after one that begins at `before`, block by block. */
-uint64_t reference_place(uint64_t before, uint64_t before_bytes, uint64_t bytes, uint64_t arena_bytes);
+/* Independent of the ring: the virtual place after one that begins at `before`, block by block, in laps of `lap` bytes. */
+uint64_t reference_place(uint64_t before, uint64_t before_bytes, uint64_t bytes, uint64_t lap, uint64_t arena_bytes);

@@ -33,7 +33,7 @@ static void run_against_the_reference(uint32_t depth, uint64_t blocks, uint64_t 
         unsigned n = 0;
         while (n < depth && fixture_claim(&f, 1, &c[n]) == 1) {
             uint64_t own_bytes = fixture_bytes(&f, 0, next);
-            place = next == 0 ? 0 : reference_place(place, bytes, own_bytes, f.r->arena_bytes);
+            place = next == 0 ? 0 : reference_place(place, bytes, own_bytes, f.r->arena_bytes, f.r->arena_bytes);
             bytes = own_bytes;
             cr_assert(eq(u64, c[n].ticket, next));
             cr_assert(eq(u64, c[n].footprint, bytes));
@@ -59,6 +59,81 @@ Test(places, equal_a_block_by_block_reference_over_many_laps, .timeout = 30)
     run_against_the_reference(3, 8, 8, 20000, 3);
     run_against_the_reference(7, 100, 30, 20000, 4);
     run_against_the_reference(64, 256, 20, 20000, 5);
+}
+
+/* The same in a ring that grows, and goes on with its content. `laps`: of the arena, at first. */
+static void grow_against_the_reference(uint32_t depth, uint64_t lap_blocks, uint64_t laps, uint64_t seed)
+{
+    struct rfi_generation first = {.end_ticket = UINT64_MAX};
+    struct fixture f;
+    struct rfi_claim c[64];
+    uint64_t owner[256] = {0}, lap = lap_blocks * BLOCK, place = 0, bytes = 0, next = 0, released = 0, grown_at = 0;
+    uint32_t ahead = 2;
+    bool cut = true;
+
+    ring_world_make_wide(&f.world, depth, ahead, lap, laps * lap, &first);
+    f.r = &f.world.ring;
+    f.max_blocks = lap_blocks / 2;
+    while (next < 6000) {
+        unsigned n = 0;
+        while (fixture_claim(&f, 1, &c[n]) == 1) {
+            uint64_t own_bytes = fixture_bytes(&f, 0, next);
+            if (!cut)
+                place = reference_place(place, bytes, own_bytes, lap, laps * lap_blocks * BLOCK);
+            else if (next > 0)
+                place = (place / (laps * lap_blocks * BLOCK) + 1) * laps * lap_blocks * BLOCK;
+            cut = false;
+            bytes = own_bytes;
+            cr_assert(eq(u64, c[n].ticket, next));
+            cr_assert(eq(u64, c[n].generation.batch + c[n].ticket - c[n].generation.first_ticket, next),
+                      "the same content");
+            cr_assert(eq(u64, c[n].footprint, bytes));
+            cr_assert(eq(u64, c[n].data_offset, place % f.r->arena_bytes));
+            cr_assert(c[n].data_offset + bytes <= lap);
+            cr_assert(next < released + ahead);
+            own(owner, &c[n], released);
+            n++;
+            next++;
+        }
+        cr_assert(n > 0 || released < next, "stuck at ticket %llu", (unsigned long long)next);
+        while (n > 0)
+            fixture_publish(&f, 1, &c[--n]);
+        if (released < next)
+            released += 1 + ring_random(&seed) % (next - released);
+        if (next > grown_at + 1000 && ahead < depth) {
+            grown_at = next;
+            ahead = 2 * ahead < depth ? 2 * ahead : depth;
+            cr_assert(rfi_ring_grow(f.r, ahead));
+            lap = 2 * lap < f.r->arena_bytes ? 2 * lap : f.r->arena_bytes;
+            cut = true;
+        }
+        fixture_release(&f, released);
+    }
+    cr_assert(eq(u32, ahead, depth));
+    fixture_free(&f);
+}
+
+Test(places, of_a_ring_that_grows, .timeout = 30)
+{
+    grow_against_the_reference(8, 16, 4, 1);
+    grow_against_the_reference(7, 20, 3, 2); /* the last lap is less than twice as long */
+    grow_against_the_reference(16, 64, 4, 3);
+}
+
+Test(grow, is_not_for_what_lies_behind_the_end)
+{
+    struct fixture f;
+    struct rfi_claim c;
+
+    fixture_make(&f, 4, 16, 0);
+    f.max_blocks = 2;
+    fixture_cut(&f, 1, 2);
+    for (int i = 0; i < 3; i++)
+        cr_assert(eq(int, fixture_claim(&f, 1, &c), 1));
+    cr_assert(c.end);
+    cr_assert(eq(int, rfi_ring_grow(f.r, 4), 0));
+    cr_assert(eq(u64, atomic_load(&f.r->sh->freed), 0), "let go again");
+    fixture_free(&f);
 }
 
 static int five_blocks(void *ctx, const struct rfi_generation *g, uint64_t ticket, uint64_t *ret)
@@ -163,7 +238,7 @@ static void check_chain(struct sleeper *s, uint64_t epoch, uint64_t first, struc
     place = g.first_place;
     for (t = first; t < c->ticket; t++)
         place = reference_place(place, fixture_bytes(&s->f, epoch, t - first),
-                                fixture_bytes(&s->f, epoch, t + 1 - first), s->f.r->arena_bytes);
+                                fixture_bytes(&s->f, epoch, t + 1 - first), s->f.r->arena_bytes, s->f.r->arena_bytes);
     cr_assert(eq(u64, c->data_offset, place % s->f.r->arena_bytes));
     cr_assert(eq(u64, c->footprint, fixture_bytes(&s->f, epoch, c->ticket - first)));
 }

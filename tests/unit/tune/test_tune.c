@@ -206,6 +206,28 @@ Test(latency, depth_by_littles_law)
     cr_assert_eq(rfi_latency_depth(1e300, 100000), UINT32_MAX);
 }
 
+Test(reach, grows_for_who_waits_now_and_then)
+{
+    struct rfi_reach r = {0};
+    const struct {
+        double waited, missed;
+        bool grows;
+    } cases[] = {
+        {0, 0, false}, {0.004, 0.009, false}, {0.02, 0, true}, {0.001, 0.05, true}, {0.5, 1, false}, {0.95, 0.3, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int grown = 0;
+        r = (struct rfi_reach){0};
+        for (int w = 0; w < 9; w++)
+            grown += rfi_reach_step(&r, cases[i].waited, cases[i].missed);
+        cr_assert_eq(grown, cases[i].grows ? 3 : 0, "case %zu: %d", i,
+                     grown); /* each needs one window to begin with, and two */
+    }
+    r = (struct rfi_reach){0};
+    for (int w = 0; w < 20; w++)
+        cr_assert_not(rfi_reach_step(&r, w % 2 ? 0.1 : 0, 0), "not twice in a row");
+}
+
 Test(reports, count_for_a_while_and_from_the_moment_they_are_made)
 {
     struct rfi_trainer_shared shared = {0};
