@@ -16,8 +16,15 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#ifdef SYS_cachestat
+#define SYS_cachestat_ SYS_cachestat
+#else
+#define SYS_cachestat_ 451 /* on every machine */
+#endif
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
@@ -106,6 +113,27 @@ static bool look(const struct rfi_map *f, uint64_t from, uint64_t to, unsigned c
     return mincore(f->base + from, to - from, vec) == 0;
 }
 
+/* How many pages of the file's [from, to) are in memory, or on their way there: one walk of the page cache's tree, a tenth
+ * of the time that mincore takes for as many (Linux 6.5). False: not to be had. */
+static bool count_pages(int fd, uint64_t from, uint64_t to, uint64_t *ret)
+{
+    static bool absent;
+    struct {
+        uint64_t offset, bytes;
+    } range = {from, to - from};
+    struct {
+        uint64_t cached, dirty, writeback, evicted, recently;
+    } stat;
+    if (absent)
+        return false;
+    if (syscall(SYS_cachestat_, fd, &range, &stat, 0) == 0) {
+        *ret = stat.cached;
+        return true;
+    }
+    absent = errno == ENOSYS || errno == EPERM;
+    return false;
+}
+
 static bool all_there(const unsigned char *vec, uint64_t pages)
 {
     for (uint64_t i = 0; i < pages; i++)
@@ -130,6 +158,12 @@ static bool chunk_there(struct rfi_map *f, int fd, uint64_t chunk, uint64_t from
     if (!f->trusted) {
         *ret_whole = probe(fd, start, end);
         return *ret_whole || probe(fd, from, to);
+    }
+    uint64_t cached;
+    if (count_pages(fd, start, end, &cached) &&
+        cached > 0) { /* 0: perhaps of an overlay, whose pages are another file's */
+        *ret_whole = cached == rfi_div_up(end - start, PAGE);
+        return *ret_whole || range_there(f, fd, from, to);
     }
     if (!look(f, start, end, vec))
         return false;
