@@ -82,7 +82,7 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--runtime", type=float, default=5)
     parser.add_argument("--accelerators", type=int, default=2)
-    parser.add_argument("--prefetch", type=int, default=0, help="batches; 0: as serve does by itself, 4 at first and up to 16")
+    parser.add_argument("--prefetch", type=int, default=0, help="batches; 0: as serve does by itself, 4 at first and up to 64")
     parser.add_argument("--workload", default="")
     parser.add_argument("--dir", default="/var/tmp/ringfeed-bench")
     args = parser.parse_args()

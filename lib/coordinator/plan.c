@@ -23,7 +23,7 @@
 enum { QUEUE_DEPTH = 64, SWEPT_QUEUE_DEPTH = 32, MOVES_ROOM = 16384, SWEPT_BYTES = 32 << 10, PREAD_MOST = 16 };
 
 /* A ring doubles so often at most, and all of them together take so many bytes, or so small a part of the memory. */
-enum { GROWTHS = 2, GROWN_PART = 256 };
+enum { GROWTHS = 4, GROWN_PART = 256, SAMPLE_DESCRIBED = 40, DESCRIBED = 1 << 20 };
 static const uint64_t grown_most = (uint64_t)192 << 20;
 
 /* O_DIRECT pays when the page cache cannot hold the data anyway. */
@@ -158,7 +158,7 @@ static void plan_sweeps(const struct rfi_serve_options *o, const struct rfi_orde
 }
 
 /* How far prefetch may grow where nobody said how far to read ahead: the ring is laid out for it, and takes the memory only
- * when it grows (grow.c). */
+ * when it grows (grow.c). Descriptors are there from the start: they stay small beside it. */
 static void plan_growth(const struct rfi_serve_options *o, const struct rfi_topology *t, struct rfi_config_shared *c)
 {
     uint64_t memory = 0, most;
@@ -170,6 +170,9 @@ static void plan_growth(const struct rfi_serve_options *o, const struct rfi_topo
     if (o->prefetch || o->ring_bytes || c->sweeps)
         return;
     for (int i = 0; i < GROWTHS && 2 * c->arena_bytes <= most; i++) {
+        uint64_t described = 2 * (uint64_t)c->depth * c->batch * SAMPLE_DESCRIBED;
+        if (described > rfi_max(DESCRIBED, 2 * c->arena_bytes / 8))
+            break;
         c->arena_bytes *= 2;
         c->depth *= 2;
     }

@@ -30,8 +30,9 @@
 #define MADV_POPULATE_READ 22
 #endif
 
-/* A file is mapped at its fourth read: one sample a file is read cheaper than mapped. */
-enum { PAGE = 4096, MAP_AT = 4, VAIN_MOST = 7, ROUND_MOST = 0xffff };
+/* A file is mapped at its fourth read: one small sample a file is read cheaper than mapped; a large one is not, since the
+ * kernel copies through the caches. */
+enum { PAGE = 4096, MAP_AT = 4, MAP_LARGE = 1 << 20, VAIN_MOST = 7, ROUND_MOST = 0xffff };
 
 static struct rfi_map *file_of(struct rfi_maps *m, int fd)
 {
@@ -71,11 +72,11 @@ static void look_at(struct rfi_map *f, int fd)
 }
 
 /* False: not now, or never. */
-static bool map(struct rfi_map *f, int fd)
+static bool map(struct rfi_map *f, int fd, uint32_t bytes)
 {
     if (!f->looked)
         look_at(f, fd);
-    if (f->never || ++f->uses < MAP_AT)
+    if (f->never || (++f->uses < MAP_AT && bytes < MAP_LARGE))
         return false;
     f->never = true; /* unless all goes well */
     if (!f->trusted && !f->buffered) /* nothing would tell what is in memory */
@@ -204,7 +205,7 @@ const unsigned char *rfi_maps_look(struct rfi_maps *m, int fd, uint64_t offset, 
     uint64_t end;
     if (m->round == 0)
         m->round = 1;
-    if (!f || f->never || (!f->base && !map(f, fd)))
+    if (!f || f->never || (!f->base && !map(f, fd, n)))
         return NULL;
     if (rfi_add_over(offset, n, &end) || end > f->bytes)
         return NULL;

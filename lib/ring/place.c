@@ -5,7 +5,7 @@
 
 #include <errno.h>
 
-/* Beyond: bit 63 would be touched. At 10 GB/s a rank, 14 years; 3 in laps of a quarter of the arena. */
+/* Beyond: bit 63 would be touched. At 10 GB/s a rank, 14 years; 1 in laps of a 16th of the arena. */
 #define OFFSET_LIMIT (UINT64_C(1) << 62)
 
 uint64_t rfi_place_after(uint64_t end, uint64_t footprint, uint64_t lap, uint64_t arena_bytes)
