@@ -81,8 +81,7 @@ static void grow(struct rfi_coordinator *c, uint32_t i)
         return;
     rfi_log(RFI_LOG_INFO,
             "rank %u: %u batches are read ahead from now on, %u before: its trainer waited for %.1f %% of the time, "
-            "and %.1f %% "
-            "of its samples were not ready",
+            "and %.1f %% of its samples were not ready",
             r->rank, after, before, g->waited * 100, g->missed * 100);
 }
 

@@ -29,14 +29,13 @@ static void publish(struct rfi_ring *r, unsigned worker, const struct rfi_claim 
 void rfi_ring_publish(struct rfi_ring *r, unsigned worker, const struct rfi_claim *c)
 {
     struct rfi_slot_shared *s = &r->slots[c->slot];
+    uint32_t n = s->n_samples;
+    _Atomic uint64_t *count = s->remote ? &r->sh->remote_samples : &r->sh->local_samples;
 
     assert(atomic_load_explicit(&s->writers, memory_order_relaxed) == 0);
-    /* Relaxed, here and below: statistics, ordered with nothing. */
-    atomic_fetch_add_explicit(&r->sh->samples, s->n_samples, memory_order_relaxed);
-    atomic_fetch_add_explicit(&r->sh->bytes, s->payload_bytes, memory_order_relaxed);
-    atomic_fetch_add_explicit(s->remote ? &r->sh->remote_samples : &r->sh->local_samples, s->n_samples,
-                              memory_order_relaxed);
     publish(r, worker, c, RFI_READY, worker);
+    /* Relaxed, here and below: statistics, ordered with nothing. Afterwards: the trainer need not wait for it. */
+    atomic_fetch_add_explicit(count, n, memory_order_relaxed);
 }
 
 void rfi_ring_publish_error(struct rfi_ring *r, unsigned worker, const struct rfi_claim *c, unsigned code)

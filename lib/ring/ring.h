@@ -102,9 +102,8 @@ static inline void rfi_ring_writers_end(struct rfi_ring *r, uint32_t slot, unsig
 
 /* Publishes a filled batch / a failed one / the end. The descriptor was written by the caller (`worker`
  * is filled in here). The writers mask must be empty for a filled batch; an error may be published while
- * other reads of the batch are under way (the slot is recycled only after their writers_end). Counts samples
- * and bytes (or the error) in the ring's head. Wakes the trainer if it waits for this slot. `code` has 12
- * bits. */
+ * other reads of the batch are under way (the slot is recycled only after their writers_end). Wakes the trainer if
+ * it waits for this slot, then counts samples (or, before, the error) in the ring's head. `code` has 12 bits. */
 void rfi_ring_publish(struct rfi_ring *r, unsigned worker, const struct rfi_claim *c);
 void rfi_ring_publish_error(struct rfi_ring *r, unsigned worker, const struct rfi_claim *c, unsigned code);
 void rfi_ring_publish_end(struct rfi_ring *r, unsigned worker, const struct rfi_claim *c);

@@ -148,14 +148,13 @@ struct rfi_ring_shared {
     /* Worker words. */
     alignas(128) _Atomic uint64_t freed; /* see above: ticket | RFI_FREED_FROZEN */
     _Atomic uint64_t n_generations; /* appended so far; record i is at i mod generations_cap */
-    _Atomic uint64_t samples, bytes; /* published */
-    _Atomic uint64_t local_samples, remote_samples;
+    _Atomic uint64_t local_samples, remote_samples; /* published */
     _Atomic uint64_t errors;
     _Atomic uint64_t cuts; /* made so far; written by the parent only */
     _Atomic uint64_t moves; /* cuts and moves to a fresh arena: 2 for each, odd while the parent writes records */
     _Atomic uint32_t ahead; /* tickets beyond `freed` that are claimed at most: a wish, never above depth */
     uint32_t pad1;
-    uint64_t pad2[6];
+    uint64_t pad2[8];
 };
 _Static_assert(sizeof(struct rfi_ring_shared) == 256, "ring head");
 

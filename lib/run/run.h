@@ -38,9 +38,8 @@ struct rfi_run_view {
 struct rfi_run_size {
     struct rfi_region_request regions[RFI_N_REGIONS];
     uint64_t control_bytes, data_bytes;
-    uint64_t
-        spare_bytes; /* of data_bytes: arenas that take memory only once a device hangs, parts of arenas that do once
-                           * prefetch grows */
+    /* Of data_bytes: arenas that take memory only once a device hangs, parts of arenas that do once prefetch grows. */
+    uint64_t spare_bytes;
     uint64_t cache_bytes; /* at the end of data_bytes: the resident cache, which takes its memory as it fills */
 };
 int rfi_run_size(struct rfi_config_shared *config, uint64_t dataset_bytes, uint64_t membership_bytes,

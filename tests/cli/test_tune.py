@@ -44,6 +44,27 @@ def test_options_pin_and_stat_tells(ringfeed, run_name, make):
     assert chosen.wait() == 0
 
 
+def test_what_a_ring_may_grow_to(ringfeed, make):
+    made = make.raw(n=4096, record_bytes=2048)
+    big = make.raw(n=40, record_bytes=3 << 20)
+
+    def plan(made, *args):
+        p = ringfeed.json("plan", made.path, *made.args, *args)
+        return p["reading"]["prefetch"], p["reading"]["prefetch_most"], p["memory"]
+
+    first, most, memory = plan(made, "--batch", 16, "--ranks", 2)
+    assert (first, most, memory["arena_bytes"], memory["arena_bytes_most"]) == (4, 64, 131072, 2 << 20)
+    assert memory["spare_bytes"] >= 2 * (memory["arena_bytes_most"] - memory["arena_bytes"])
+    for pinned in (("--prefetch", 4), ("--ring-bytes", 131072), ("--shuffle", "block")):
+        first, most, memory = plan(made, "--batch", 16, *pinned)
+        assert first == most and memory["arena_bytes"] == memory["arena_bytes_most"]
+    all_memory = sum(n["memory_bytes"] for n in ringfeed.json("plan", made.path, *made.args)["nodes"])
+    first, most, memory = plan(big, "--batch", 4, "--ranks", 4)
+    assert first == 4 and 4 * memory["arena_bytes_most"] <= max(192 << 20, all_memory // 256)
+    descriptions = [plan(made, "--batch", batch)[1] * batch * 24 for batch in (1, 64, 4096)]  # what a sample takes at least
+    assert max(descriptions) <= max(1 << 20, memory["arena_bytes_most"])
+
+
 @pytest.mark.parametrize("value", ["0", "101", "-1", "half"])
 def test_a_budget_that_means_nothing_is_refused(ringfeed, run_name, make, value):
     made = make.raw(n=8)

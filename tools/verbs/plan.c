@@ -73,7 +73,8 @@ static void emit_memory(struct cli_emit *e, const struct rfi_serve_plan *s)
     cli_emit_bytes(e, "spare_bytes", s->size.spare_bytes); /* used once a device hangs */
     cli_emit_bytes(e, "cache_bytes", s->config.cache_bytes);
     cli_emit_u64(e, "cache_samples", s->config.cache_samples);
-    cli_emit_bytes(e, "arena_bytes", s->config.arena_bytes);
+    cli_emit_bytes(e, "arena_bytes", s->config.lap_bytes);
+    cli_emit_bytes(e, "arena_bytes_most", s->config.arena_bytes); /* once prefetch has grown */
     cli_emit_bytes(e, "largest_batch_bytes", s->largest);
     cli_emit_bytes(e, "staging_bytes", s->staging_bytes);
     cli_emit_bytes(e, "total_bytes",

@@ -73,7 +73,10 @@ static void oldest_held(struct rfp_trainer *t, char *buf, size_t cap)
 static int warn_of_held(struct rfp_trainer *t)
 {
     char where[300];
-    if (t->warned || t->info.depth < 3 || t->held - t->copying < 2) /* copies end by themselves */
+    if (t->warned || t->held - t->copying < 2) /* copies end by themselves */
+        return 0;
+    rf_trainer_get_info(t->handle, &t->info); /* the ring may have grown */
+    if (t->info.depth < 3 || t->held + 1 < t->info.depth)
         return 0;
     t->warned = true;
     oldest_held(t, where, sizeof where);
