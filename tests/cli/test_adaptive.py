@@ -45,7 +45,7 @@ def test_a_slow_rank_gives_away_its_tail(ringfeed, run_name, make, tmp_path, bas
     given = collections.Counter()
     for m in moves:
         given[m["donor"]] += m["count"]
-    assert given[2] > 0.9 * sum(given.values()) > 0
+    assert given[2] > 0.8 * sum(given.values()) > 0  # the others only as far as the machine held them up
     assert set(counts_of(lines).values()) == {1} and len(lines) == 2 * 1600
     assert per_rank[2] < min(per_rank[0], per_rank[1], per_rank[3]) / 2
     assert sorted(lines, key=key) == order_lines(ringfeed, made.path, *order, "--log", file)
