@@ -15,7 +15,7 @@ import tempfile
 
 RECORD, SAMPLES = 2048, 70000  # more than a shuffle keeps as a table
 A_SAMPLE, A_BATCH = 150, 2000
-EXCLUDED = re.compile(r"mem(cpy|move|set)|rfi_feistel|rfi_permutation|rfi_view|rfi_order|rfi_cache|fill_own|find_batch|rfi_fail_point|chunk_there|rfi_maps_look")
+EXCLUDED = re.compile(r"mem(cpy|move|set)|rfi_feistel|rfi_permutation|rfi_view|rfi_order|rfi_cache|fill_own|find_batch|rfi_fail_point|chunk_there|count_pages|rfi_maps_look")
 SKIPPED = 77
 
 

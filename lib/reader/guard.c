@@ -83,37 +83,48 @@ static inline void prefetch(const unsigned char *from)
         __builtin_prefetch((const void *)((uintptr_t)from + (uintptr_t)line * LINE), 0, 3);
 }
 
-static inline void copy_one(struct guard *g, const struct rfi_read *read, const unsigned char **from)
+static inline void copy_one(struct guard *g, const struct rfi_read *read, const unsigned char **from, bool streamed)
 {
     g->read = read;
     g->from = from;
     atomic_signal_fence(memory_order_seq_cst); /* the handler may look from here on */
-    if (read->bytes >= STREAMED)
+    if (streamed && read->bytes >= STREAMED)
         rfi_stream_copy(read->dest, *from, read->bytes);
     else
         memcpy(read->dest, *from, read->bytes);
     atomic_signal_fence(memory_order_seq_cst);
 }
 
+/* Those from the first one on. Inline with a constant: small samples pay for no question. */
+static inline void copy_from(struct guard *g, const struct rfi_read *reads, const unsigned char **from, uint32_t first,
+                             uint32_t n, bool streamed)
+{
+    for (uint32_t i = first; i < n; i++) {
+        if (n - i > AHEAD)
+            prefetch(from[i + AHEAD]);
+        if (from[i])
+            copy_one(g, &reads[i], &from[i], streamed);
+    }
+}
+
 int rfi_guard_copy(const struct rfi_read *reads, const unsigned char **from, uint32_t n)
 {
     struct guard g = {.read = NULL};
     volatile int failed = 0; /* survives the jump */
-    uint32_t i = 0;
     int rc = install();
     if (rc < 0)
         return rc;
-    for (; i < n && i < AHEAD; i++)
+    for (uint32_t i = 0; i < n && i < AHEAD; i++)
         prefetch(from[i]);
     if (sigsetjmp(g.back, 0) != 0)
         failed = failed + 1;
     active = &g;
-    for (i = g.read ? (uint32_t)(g.read - reads) + 1 : 0; i < n; i++) { /* after a jump: behind the one that failed */
-        if (n - i > AHEAD)
-            prefetch(from[i + AHEAD]);
-        if (from[i])
-            copy_one(&g, &reads[i], &from[i]);
-    }
+    const uint32_t first = g.read ? (uint32_t)(g.read - reads) + 1 : 0; /* after a jump: behind the one that failed */
+    if (reads[n - 1].bytes >=
+        STREAMED) /* of one sample, which stands for all: sizes are of a kind, or it matters little */
+        copy_from(&g, reads, from, first, n, true);
+    else
+        copy_from(&g, reads, from, first, n, false);
     active = NULL;
     rfi_stream_end(); /* of a copy that failed too: another read may come to the same place */
     return failed;

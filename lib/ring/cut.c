@@ -156,7 +156,7 @@ bool rfi_ring_grow(struct rfi_ring *r, uint32_t ahead)
         return false;
     }
     g.batch += cut - g.first_ticket;
-    g.grown++;
+    g.grown = (uint32_t)rfi_min(g.grown + 1, RFI_GROWN_MOST);
     atomic_store_explicit(&r->sh->ahead, ahead, memory_order_relaxed);
     rfi_cut_append(r, cut, &g);
     return true;

@@ -50,6 +50,8 @@ enum rfi_slot_state {
     RFI_HELD = 5,
 };
 
+enum { RFI_GROWN_MOST = 15 }; /* a mask */
+
 #define RFI_WORKER_NONE 0xfffu /* in FREE, HELD and END words */
 #define RFI_PLACE_TAG 511u
 #define RFI_PLACE_WIPED (UINT64_C(1) << 63)
@@ -86,7 +88,7 @@ struct rfi_generation { /* in the segment its words are copied one by one, atomi
     uint64_t end_ticket; /* END, and so is every later ticket of this generation; UINT64_MAX: never */
     uint64_t first_place; /* virtual offset of first_ticket, a multiple of arena_bytes */
     uint32_t log_length; /* how many entries of the rebalance log count for it */
-    uint32_t grown; /* how often the lap of its places was doubled */
+    uint32_t grown; /* how often the lap of its places was doubled, RFI_GROWN_MOST at most */
     uint64_t stop_ticket; /* this ticket and later ones wait for the next generation; 0: none does */
     uint64_t arena; /* where its places lie: number of the arena | first ticket of the ring in it << 16 */
 };

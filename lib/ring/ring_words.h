@@ -1,6 +1,7 @@
 /* Where the words of one ticket lie, and how a generation record is read. Private to the ring layer. */
 #pragma once
 
+#include "base/bytes.h"
 #include "ring/ring.h"
 
 static inline uint32_t rfi_slot_of(const struct rfi_ring *r, uint64_t ticket)
@@ -133,11 +134,10 @@ static inline int rfi_place_ensure(struct rfi_ring *r, const struct rfi_cuts *cu
     return rfi_place_get(r, ticket, ret) ? 0 : rfi_place_find(r, cuts, low, ticket, sizes, ret);
 }
 
-/* How much of the arena a generation's places use. */
+/* How much of the arena a generation's places use. A record that is half of another may say anything. */
 static inline uint64_t rfi_lap_bytes(const struct rfi_ring *r, const struct rfi_generation *g)
 {
-    /* A record that is half of another may say anything. */
-    return g->grown < 32 && r->lap_bytes < r->arena_bytes >> g->grown ? r->lap_bytes << g->grown : r->arena_bytes;
+    return rfi_min(r->lap_bytes << (g->grown & RFI_GROWN_MOST), r->arena_bytes);
 }
 
 /* Where a batch of `footprint` bytes begins whose predecessor ends at `end`, in laps of `lap` bytes that are arena_bytes
