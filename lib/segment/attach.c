@@ -131,6 +131,9 @@ int rfi_segment_attach(const char *name, uint64_t signature, bool map_data, stru
     }
     if (rc == 0 && map_data)
         rc = attach_data(&s, data, err);
+    /* The owner died, and between our two looks somebody took the name over: the payload is the next run's. */
+    if (rc == -EPROTO && !rfi_same_object(control, s.control_fd))
+        rc = rfi_fail(err, EAGAIN, "the run '%s' is just being replaced by another. Try again", name);
     if (rc < 0) {
         rfi_segment_detach(&s);
         return rc;

@@ -55,6 +55,35 @@ static int pci_order(const void *a, const void *b)
     return (u > v) - (u < v);
 }
 
+bool rfi_topology_uuid_in(FILE *information, char *ret, size_t cap)
+{
+    char line[256], uuid[48];
+    while (fgets(line, sizeof line, information))
+        if (sscanf(line, "GPU UUID: %47s", uuid) == 1 && strncmp(uuid, "GPU-", 4) == 0) {
+            snprintf(ret, cap, "%s", uuid);
+            return true;
+        }
+    return false;
+}
+
+/* From hwloc where it was built with NVML, else from the driver. */
+static void load_uuid(hwloc_obj_t pci, const char *address, bool this_system, char *ret, size_t cap)
+{
+    char path[96];
+    for (hwloc_obj_t os = pci->io_first_child; os; os = os->next_sibling) {
+        const char *uuid = hwloc_obj_get_info_by_name(os, "NVIDIAUUID");
+        if (uuid && (size_t)snprintf(ret, cap, "%s", uuid) < cap)
+            return;
+    }
+    *ret = 0;
+    snprintf(path, sizeof path, "/proc/driver/nvidia/gpus/%s/information", address);
+    FILE *f = this_system ? fopen(path, "re") : NULL;
+    if (!f)
+        return;
+    (void)rfi_topology_uuid_in(f, ret, cap);
+    fclose(f);
+}
+
 static void load_gpus(hwloc_topology_t h, struct rfi_topology *t)
 {
     hwloc_obj_t found[DEVICES_MAX], pci = NULL;
@@ -69,27 +98,66 @@ static void load_gpus(hwloc_topology_t h, struct rfi_topology *t)
                  a->func);
         t->gpus[i].node = locality(h, t, found[i]);
         t->gpus[i].vendor = a->vendor_id;
+        load_uuid(found[i], t->gpus[i].name, t->this_system && a->vendor_id == VENDOR_NVIDIA, t->gpus[i].uuid,
+                  sizeof t->gpus[i].uuid);
     }
     t->n_gpus = n;
 }
 
-/* "2,3": the numbers of one vendor's GPUs in PCI order, as its runtime counts them. Names of other kinds (UUIDs, parts of
- * GPUs) cannot be looked up here: a list that has one says nothing. */
+/* "2": a number among one vendor's GPUs in PCI order, as its runtime counts them. */
+static uint32_t by_number(const struct rfi_topology *t, const char *name, size_t length, uint32_t vendor)
+{
+    char *end;
+    unsigned long k = strtoul(name, &end, 10);
+    if (!length || end != name + length || *name == '-' || *name == '+')
+        return UINT32_MAX;
+    for (uint32_t g = 0; g < t->n_gpus; g++)
+        if (t->gpus[g].vendor == vendor && k-- == 0)
+            return g;
+    return UINT32_MAX;
+}
+
+/* "GPU-8932f937": as much of a UUID as tells one GPU from the others. */
+static uint32_t by_uuid(const struct rfi_topology *t, const char *name, size_t length)
+{
+    uint32_t found = UINT32_MAX;
+    for (uint32_t g = 0; g < t->n_gpus; g++) {
+        if (strncmp(t->gpus[g].uuid, name, length) != 0)
+            continue;
+        if (found != UINT32_MAX)
+            return UINT32_MAX;
+        found = g;
+    }
+    return found;
+}
+
+/* Parts of GPUs by the older names, "MIG-GPU-8932f937-…/1/0", lie where the GPU does. The newer ones, "MIG-…", cannot be looked
+ * up without the vendor's library. */
+static uint32_t named(const struct rfi_topology *t, const char *name, size_t length, uint32_t vendor)
+{
+    static const char mig[] = "MIG-";
+    const char *slash = memchr(name, '/', length);
+    if (slash && strncmp(name, mig, sizeof mig - 1) == 0) {
+        name += sizeof mig - 1;
+        length = (size_t)(slash - name);
+    }
+    if (vendor == VENDOR_NVIDIA && length > 4 && strncmp(name, "GPU-", 4) == 0)
+        return by_uuid(t, name, length);
+    return by_number(t, name, length, vendor);
+}
+
+/* A list that has a name which leads nowhere says nothing. */
 static void see(struct rfi_topology *t, const char *list, uint32_t vendor)
 {
-    uint32_t of_vendor[DEVICES_MAX], n = 0;
-    for (uint32_t g = 0; g < t->n_gpus; g++)
-        if (t->gpus[g].vendor == vendor)
-            of_vendor[n++] = g;
     while (*list) {
-        char *end;
-        unsigned long k = strtoul(list, &end, 10);
-        if (end == list || (*end && *end != ',') || k >= n || t->n_visible == DEVICES_MAX) {
+        size_t length = strcspn(list, ",");
+        uint32_t gpu = named(t, list, length, vendor);
+        if (gpu == UINT32_MAX || t->n_visible == DEVICES_MAX) {
             t->n_visible = 0;
             return;
         }
-        t->visible[t->n_visible++] = of_vendor[k];
-        list = *end ? end + 1 : end;
+        t->visible[t->n_visible++] = gpu;
+        list += length + (list[length] == ',');
     }
 }
 

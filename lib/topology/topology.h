@@ -39,6 +39,7 @@ struct rfi_topology {
         char name[32]; /* PCI address */
         uint32_t node; /* or RFI_NODE_UNKNOWN */
         uint32_t vendor; /* PCI number */
+        char uuid[48]; /* "GPU-…"; empty: not known */
     } gpus[64];
     uint32_t n_visible; /* of them in the order that the environment gives; 0: it says nothing */
     uint32_t visible[64];

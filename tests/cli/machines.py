@@ -10,7 +10,7 @@ COPROCESSOR, BLOCK = "5", "0"
 
 @dataclasses.dataclass
 class Node:
-    """CPUs of one node, and devices on its PCI bus: GPUs by (bus number, vendor), disks by name."""
+    """CPUs of one node, and devices on its PCI bus: GPUs by (bus number, vendor[, UUID]), disks by name."""
     cpus: list
     memory: int = 4 << 30
     gpus: list = dataclasses.field(default_factory=list)
@@ -40,13 +40,16 @@ def write(path, nodes, distances=None, forbidden=()):
         for cpu in node.cpus:
             out += [f'<object type="Core" os_index="{cpu}" {sets([cpu], [n])}>',
                     f'<object type="PU" os_index="{cpu}" {sets([cpu], [n])}/></object>']
-        buses = [bus for bus, _ in node.gpus] + [0xE0 + 4 * n + i for i in range(len(node.disks))]
+        buses = [gpu[0] for gpu in node.gpus] + [0xE0 + 4 * n + i for i in range(len(node.disks))]
         if buses:
             out += [f'<object type="Bridge" gp_index="{next(serial)}" bridge_type="0-1" depth="0" '
                     f'bridge_pci="0000:[{min(buses):02x}-{max(buses):02x}]">']
-            for bus, vendor in node.gpus:
+            for bus, vendor, *uuid in node.gpus:
                 out += [f'<object type="PCIDev" gp_index="{next(serial)}" pci_busid="0000:{bus:02x}:00.0" '
-                        f'pci_type="0302 [{vendor:04x}:1db8] [{vendor:04x}:131d] a1" pci_link_speed="0.0"/>']
+                        f'pci_type="0302 [{vendor:04x}:1db8] [{vendor:04x}:131d] a1" pci_link_speed="0.0">']
+                out += [f'<object type="OSDev" gp_index="{next(serial)}" name="nvml{bus}" osdev_type="1">'
+                        f'<info name="NVIDIAUUID" value="{u}"/></object>' for u in uuid]
+                out += ["</object>"]
             for i, disk in enumerate(node.disks):
                 out += [f'<object type="PCIDev" gp_index="{next(serial)}" pci_busid="0000:{0xE0 + 4 * n + i:02x}:00.0" '
                         'pci_type="0108 [144d:a804] [144d:a801] 00" pci_link_speed="0.0">',

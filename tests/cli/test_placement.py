@@ -119,18 +119,28 @@ def pretend(path):
     return {"HWLOC_XMLFILE": str(path), "HWLOC_THISSYSTEM": "1"}
 
 
+UUIDS = ("GPU-1c9f57be-0000-4000-8000-000000000010", "GPU-89000000-0000-4000-8000-000000000050",
+         "GPU-8932f937-0000-4000-8000-000000000020")
+
+
 @pytest.mark.parametrize("visible,ranks,expected", [
     ({}, 2, [0x10, 0x20]),
     ({"CUDA_VISIBLE_DEVICES": "3,0"}, 2, [0x50, 0x10]),
     ({"CUDA_VISIBLE_DEVICES": "2,3,1"}, 2, [0x40, 0x50]),
     ({"CUDA_VISIBLE_DEVICES": "3"}, 2, [0x10, 0x20]),  # one process's: not the server's
-    ({"CUDA_VISIBLE_DEVICES": "3,GPU-8932f937"}, 2, [0x10, 0x20]),  # cannot be looked up
+    ({"CUDA_VISIBLE_DEVICES": "3,GPU-8932f937"}, 2, [0x50, 0x20]),  # a part of a UUID
+    ({"CUDA_VISIBLE_DEVICES": f"{UUIDS[1]},{UUIDS[0]}"}, 2, [0x50, 0x10]),
+    ({"CUDA_VISIBLE_DEVICES": f"MIG-{UUIDS[2]}/1/0,MIG-{UUIDS[2]}/2/0"}, 2, [0x20, 0x20]),
+    ({"CUDA_VISIBLE_DEVICES": "3,GPU-0000"}, 2, [0x10, 0x20]),  # there is none
+    ({"CUDA_VISIBLE_DEVICES": "3,GPU-89"}, 2, [0x10, 0x20]),  # there are two
+    ({"CUDA_VISIBLE_DEVICES": "3,MIG-8932f937-1111-4222-8333-123456789abc"}, 2, [0x10, 0x20]),  # cannot be looked up
+    ({"CUDA_VISIBLE_DEVICES": "-1,0"}, 2, [0x10, 0x20]),
     ({"CUDA_VISIBLE_DEVICES": "1,4"}, 2, [0x10, 0x20]),  # there are four
     ({"ROCR_VISIBLE_DEVICES": "1,0"}, 2, [0x60, 0x30]),
 ])
 def test_visible_devices_are_the_ranks_gpus(plan, tmp_path, visible, ranks, expected):
-    nodes = [Node([0], gpus=[(0x10, NVIDIA), (0x30, AMD), (0x50, NVIDIA)]),
-             Node([1], gpus=[(0x20, NVIDIA), (0x40, NVIDIA), (0x60, AMD)])]
+    nodes = [Node([0], gpus=[(0x10, NVIDIA, UUIDS[0]), (0x30, AMD), (0x50, NVIDIA, UUIDS[1])]),
+             Node([1], gpus=[(0x20, NVIDIA, UUIDS[2]), (0x40, NVIDIA), (0x60, AMD)])]
     machine = machines.write(tmp_path / "machine.xml", nodes)
     unset = {name: "" for name in ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")}
     p = plan(None, ranks, env={**pretend(machine), **unset, **visible})

@@ -1,6 +1,6 @@
 /* Pictures of machines: made-up XML, recorded ones where they are at hand, and the machine we are on, on
  * which binding is done for real. */
-#include "topology/topology.h"
+#include "topology/devices.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -250,4 +250,20 @@ Test(machine, the_flat_picture_replaces_a_broken_hwloc)
     cr_assert(t.flat && t.this_system && t.n_nodes == 1 && t.n_cpus == (uint32_t)CPU_COUNT(&set));
     cr_assert_eq(t.nodes[0].n_cpus, t.n_cpus);
     cr_assert_gt(t.nodes[0].memory_bytes, 1 << 20);
+}
+
+Test(machine, the_drivers_word_for_a_gpu)
+{
+    char uuid[48] = "";
+    char text[] =
+        "Model: \t\t NVIDIA A100-SXM4-80GB\nIRQ:   \t\t 145\nGPU UUID: \t GPU-8932f937-d72c-4106-c12f-20bd9faed9f6\n"
+        "Video BIOS: \t 92.00.45.00.03\nBus Type: \t PCIe\n";
+    char none[] = "Model: \t\t NVIDIA A100-SXM4-80GB\nGPU UUID: \t ?\?\?\n";
+    FILE *f = fmemopen(text, sizeof text - 1, "r");
+    cr_assert(f && rfi_topology_uuid_in(f, uuid, sizeof uuid));
+    cr_assert_str_eq(uuid, "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6");
+    fclose(f);
+    f = fmemopen(none, sizeof none - 1, "r");
+    cr_assert(f && !rfi_topology_uuid_in(f, uuid, sizeof uuid));
+    fclose(f);
 }
