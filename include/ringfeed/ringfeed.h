@@ -351,9 +351,10 @@ RF_PUBLIC int rf_attach(const char *name, uint32_t rank, const rf_attach_options
 RF_PUBLIC int rf_next(rf_trainer *t, int timeout_ms, rf_batch *ret);
 /* Gives a batch back; any order, but space comes back in order. -EINVAL: not held. */
 RF_PUBLIC int rf_release(rf_trainer *t, const rf_batch *b);
-/* The whole mapping that the batch's samples lie in, for who registers it with a device. There is one a ring, and another
- * one after a device has hung; each stays mapped until the handle is detached. -EINVAL: the samples lie in the resident
- * cache, or the batch is not of this handle. */
+/* The memory of the ring that the batch's samples lie in, for who registers it with a device. There is one a ring, and
+ * another one after a device has hung; each stays mapped until the handle is detached, and from the first call on the ring
+ * does not grow. -EINVAL: the samples lie in the resident cache, or the batch is not of this handle; and the errors of
+ * asking the server. */
 RF_PUBLIC int rf_batch_arena(rf_trainer *t, const rf_batch *b, const void **ret_base, uint64_t *ret_bytes);
 /* Batches of this rank an epoch. */
 RF_PUBLIC uint64_t rf_len(const rf_trainer *t);
@@ -388,7 +389,7 @@ typedef struct rf_trainer_info {
     uint64_t len;
     uint64_t samples, fixed_bytes; /* of the dataset */
     uint32_t n_fields;
-    uint64_t arena_bytes;
+    uint64_t arena_bytes; /* address space of a ring; what it grows to at most */
     int server_pid;
     int exchanges; /* nonzero: the ranks exchange batches, so none can be taken to another place by itself */
     uint64_t reserved[8];

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/failpoint.h"
+#include "run/wire.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -133,6 +134,23 @@ unsigned char *rfi_trainer_arena(struct rf_trainer *t, uint32_t arena)
     return t->arena_maps[arena] = p;
 }
 
+/* How much of its arenas the ring uses, from now on as long as this handle lives: the server is told, once. A dead one makes no
+ * ring larger either. */
+static int settle(struct rf_trainer *t, uint64_t *ret_bytes)
+{
+    struct rfi_generation g;
+    uint64_t ticket;
+    int rc = t->settled || t->run.config.lap_bytes == t->run.config.arena_bytes
+                 ? 0
+                 : rfi_trainer_exchange(t, RFI_OP_SETTLE, 0, 0, &ticket);
+    if (rc < 0 && rc != -EPIPE)
+        return rc;
+    t->settled = true;
+    rfi_ring_generation(&t->ring, UINT64_MAX >> 16, &g); /* nobody grows it any more */
+    *ret_bytes = rfi_ring_lap_bytes(&t->ring, &g);
+    return 0;
+}
+
 int rf_batch_arena(rf_trainer *t, const rf_batch *b, const void **ret_base, uint64_t *ret_bytes)
 {
     int rc = rfi_trainer_check(t);
@@ -146,8 +164,7 @@ int rf_batch_arena(rf_trainer *t, const rf_batch *b, const void **ret_base, uint
         if (!base || (size_t)(b->data - base) >= c->arena_bytes)
             continue;
         *ret_base = base;
-        *ret_bytes = c->arena_bytes;
-        return 0;
+        return settle(t, ret_bytes);
     }
     return rfi_trainer_fail(t, EINVAL, "ticket %" PRIu64 " of rank %u does not lie in an arena of this handle",
                             b->ticket, t->ring.rank);

@@ -33,6 +33,7 @@ struct rf_trainer {
     uint64_t end_ticket, cuts; /* of the newest generation, and at how many cuts it was looked up */
     uint64_t epoch; /* of the last batch taken, or the start epoch */
     bool *given_back; /* [depth] by ticket mod depth: released out of order */
+    bool settled; /* the ring does not grow: asked for */
     void *tr_page, *bell_page;
     unsigned char *arena; /* base of our first arena: read-only, or our own writable mapping */
     bool writable; /* asked for: arenas are mapped once more, by us alone */

@@ -91,11 +91,11 @@ void rfi_grow_step(struct rfi_coordinator *c)
     uint64_t now = f->prefetch < f->depth ? rfi_now_ns() : 0;
     for (uint32_t i = 0; f->prefetch < f->depth && i < f->ranks; i++) {
         struct rfi_growth *g = &c->growth[i];
-        if (g->over || rfi_ring_ahead(&c->run.rings[i]) >= f->depth)
+        if (g->over || c->leases[i].settled || rfi_ring_ahead(&c->run.rings[i]) >= f->depth)
             continue;
         if (!g->due)
             measure(g, c->run.rings[i].tr, now);
-        g->due |= rfi_test_switch("RINGFEED_TUNE_STORM");
+        g->due |= rfi_test_switch("RINGFEED_TUNE_STORM") && word(&c->run.rings[i].tr->batches) > 0;
         if (g->due)
             grow(c, i);
     }

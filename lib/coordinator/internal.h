@@ -34,6 +34,7 @@ struct rfi_lease {
     int sock, pidfd; /* -1: nobody */
     pid_t pid;
     bool ever, goodbye; /* somebody was here at all; it detached in words */
+    bool settled; /* its ring does not grow: the trainer has told a device where it is */
     bool to_redistribute; /* given up, and what it left is not dealt yet */
 };
 

@@ -271,6 +271,12 @@ static void registered(struct rfi_coordinator *c, uint32_t rank, const struct rf
     reply(sock, q->seq, 0, 0, 0, "%s", "");
 }
 
+static void settle(struct rfi_coordinator *c, uint32_t rank, const struct rfi_request *q)
+{
+    c->leases[rank].settled = true; /* no growth is half made: grow.c looks before each part of one */
+    reply(c->leases[rank].sock, q->seq, 0, 0, 0, "%s", "");
+}
+
 void rfi_lease_message(struct rfi_coordinator *c, uint32_t rank)
 {
     struct rfi_request q;
@@ -293,6 +299,8 @@ void rfi_lease_message(struct rfi_coordinator *c, uint32_t rank)
         seek(c, rank, &q);
     else if (named == rank && q.op == RFI_OP_REBALANCE)
         reply(sock, q.seq, 0, 0, rfi_balance_now(c) == RFI_BALANCE_MOVED, "%s", "");
+    else if (named == rank && q.op == RFI_OP_SETTLE)
+        settle(c, rank, &q);
     else if (named == rank && q.op == RFI_OP_REGISTER)
         registered(c, rank, &q);
     else

@@ -32,7 +32,7 @@ static int compute(struct rfi_ring *r, uint64_t ticket, uint64_t before, const s
         rc = rfi_footprint(r, &record, ticket, sizes, &own);
     if (rc < 0)
         return rc;
-    *ret = rfi_place_after(before + gone, own, rfi_lap_bytes(r, record.g), r->arena_bytes);
+    *ret = rfi_place_after(before + gone, own, rfi_ring_lap_bytes(r, record.g), r->arena_bytes);
     return *ret >= OFFSET_LIMIT ? -EOVERFLOW : 0;
 }
 

@@ -192,6 +192,13 @@ void rfi_ring_move_cancel(struct rfi_ring *r);
  * newest generation's end or stop lies before what is claimed. */
 bool rfi_ring_grow(struct rfi_ring *r, uint32_t ahead);
 
+/* How much of the arena a generation's places use. A record that is half of another may say anything. */
+static inline uint64_t rfi_ring_lap_bytes(const struct rfi_ring *r, const struct rfi_generation *g)
+{
+    uint64_t lap = r->lap_bytes << (g->grown & RFI_GROWN_MOST);
+    return lap < r->arena_bytes ? lap : r->arena_bytes;
+}
+
 /* How far claims go beyond `freed`. */
 static inline uint32_t rfi_ring_ahead(const struct rfi_ring *r)
 {

@@ -134,12 +134,6 @@ static inline int rfi_place_ensure(struct rfi_ring *r, const struct rfi_cuts *cu
     return rfi_place_get(r, ticket, ret) ? 0 : rfi_place_find(r, cuts, low, ticket, sizes, ret);
 }
 
-/* How much of the arena a generation's places use. A record that is half of another may say anything. */
-static inline uint64_t rfi_lap_bytes(const struct rfi_ring *r, const struct rfi_generation *g)
-{
-    return rfi_min(r->lap_bytes << (g->grown & RFI_GROWN_MOST), r->arena_bytes);
-}
-
 /* Where a batch of `footprint` bytes begins whose predecessor ends at `end`, in laps of `lap` bytes that are arena_bytes
  * apart. */
 uint64_t rfi_place_after(uint64_t end, uint64_t footprint, uint64_t lap, uint64_t arena_bytes);

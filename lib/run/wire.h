@@ -18,6 +18,7 @@ enum rfi_wire_op {
     RFI_OP_DETACH = 3 /* goodbye: no reply */,
     RFI_OP_RESTORE = 4 /* as SEEK, and the end of the last epoch is a place too */,
     RFI_OP_REBALANCE = 5 /* look at the balance now: `ticket` of the reply is 1 when batches moved */,
+    RFI_OP_SETTLE = 6 /* the ring stays as large as it is while this trainer is here */,
     RFI_OP_REGISTER = 16 /* are these samples in this rank's sequence of `epoch`? */
 };
 

@@ -223,6 +223,57 @@ TEST(prefetch_fills_the_ring_without_next)
     world_close(&w);
 }
 
+/* Rings that grow whenever they may, once a batch was given back: of two ranks, the one whose memory a device knows stays as it is. */
+#ifdef RFI_FAIL_POINTS /* without them nothing makes a ring grow at once */
+TEST(a_ring_whose_memory_was_asked_for_does_not_grow)
+{
+    struct world w;
+    rf_trainer *t[2];
+    rf_trainer_info info;
+    const void *base[2];
+    uint64_t bytes[2];
+    rf_batch b;
+    world_open(&w, 400);
+    w.o.world_size = 2;
+    w.s.epochs = 0;
+    setenv("RINGFEED_TUNE_STORM", "1", 1);
+    world_start(&w);
+    unsetenv("RINGFEED_TUNE_STORM");
+    for (uint32_t i = 0; i < 2; i++)
+        t[i] = world_attach(&w, i);
+    world_next(&w, t[0], &b);
+    cr_assert_eq(rf_batch_arena(t[0], &b, &base[0], &bytes[0]), 0, "%s", rf_trainer_error(t[0]));
+    rf_release(t[0], &b);
+    rf_trainer_get_info(t[0], &info);
+    const uint32_t depth = info.depth;
+    do {
+        for (uint32_t i = 0; i < 2; i++) {
+            world_next(&w, t[i], &b);
+            if (i == 0) {
+                cr_assert_eq(rf_batch_arena(t[0], &b, &base[1], &bytes[1]), 0);
+                cr_assert(base[0] == base[1] && bytes[0] == bytes[1]);
+                cr_assert_leq((uint64_t)(b.data - (const unsigned char *)base[0]) + b.data_bytes, bytes[0]);
+            }
+            rf_release(t[i], &b);
+        }
+        rf_trainer_get_info(t[1], &info);
+    } while (info.depth < 64);
+    rf_trainer_get_info(t[0], &info);
+    cr_expect_eq(info.depth, depth);
+    cr_expect_eq(depth, 4);
+    rf_detach(t[0]); /* the next one may see it grow again */
+    t[0] = world_attach(&w, 0);
+    do {
+        world_next(&w, t[0], &b);
+        rf_release(t[0], &b);
+        rf_trainer_get_info(t[0], &info);
+    } while (info.depth < 64);
+    rf_detach(t[0]);
+    rf_detach(t[1]);
+    world_close(&w);
+}
+#endif
+
 TEST(reset_starts_the_epoch_over_and_held_batches_stay_valid)
 {
     struct world w;

@@ -46,14 +46,16 @@ def pinned(cuda, array):
     return bool(cuda.fake_is_pinned(array.ctypes.data, array.nbytes))
 
 
-def test_the_arena_is_registered_once(cuda):
-    with rf.Loader(DATA, 10, pin_memory=True) as loader:
+@pytest.mark.parametrize("options,laid_out_for", [({"prefetch": 4}, 1), ({}, 16)])
+def test_the_arena_is_registered_once(cuda, options, laid_out_for):
+    """What of it is in use: not what a ring may grow to."""
+    with rf.Loader(DATA, 10, pin_memory=True, **options) as loader:
         for _ in range(3):
             for batch in loader:
                 assert pinned(cuda, batch.data)
         assert cuda.registered() == 1
         ((_, bytes, device),) = loader._trainer.pinned
-        assert bytes == loader._facts["arena_bytes"] and device == 0
+        assert bytes * laid_out_for == loader._facts["arena_bytes"] and device == 0
     with rf.Loader(DATA, 10) as loader:
         assert not pinned(cuda, next(iter(loader)).data)
 
