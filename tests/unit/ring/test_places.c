@@ -18,79 +18,43 @@ static void own(uint64_t *owner, const struct rfi_claim *c, uint64_t alive_from)
     }
 }
 
+/* What a run is like: an arena of `laps` laps, of which one is in use at first, and `ahead` tickets of `depth`. Where that is less,
+ * the ring grows every thousand tickets, and goes on with its content. */
+struct shape {
+    uint32_t depth, ahead;
+    uint64_t lap_blocks, laps, max_blocks, tickets, seed;
+};
+
 /* Claims everything it can, publishes out of order, releases a random number; all against the reference. */
-static void run_against_the_reference(uint32_t depth, uint64_t blocks, uint64_t max_blocks, uint64_t tickets,
-                                      uint64_t seed)
-{
-    struct fixture f;
-    struct rfi_claim c[64];
-    uint64_t owner[256] = {0};
-    uint64_t place = 0, bytes = 0, next = 0, released = 0;
-
-    fixture_make(&f, depth, blocks, 0);
-    f.max_blocks = max_blocks;
-    while (next < tickets) {
-        unsigned n = 0;
-        while (n < depth && fixture_claim(&f, 1, &c[n]) == 1) {
-            uint64_t own_bytes = fixture_bytes(&f, 0, next);
-            place = next == 0 ? 0 : reference_place(place, bytes, own_bytes, f.r->arena_bytes, f.r->arena_bytes);
-            bytes = own_bytes;
-            cr_assert(eq(u64, c[n].ticket, next));
-            cr_assert(eq(u64, c[n].footprint, bytes));
-            cr_assert(eq(u64, c[n].data_offset, place % f.r->arena_bytes));
-            own(owner, &c[n], released);
-            n++;
-            next++;
-        }
-        cr_assert(n > 0 || released < next, "stuck at ticket %llu", (unsigned long long)next);
-        while (n > 0)
-            fixture_publish(&f, 1, &c[--n]);
-        released += 1 + ring_random(&seed) % (next - released);
-        fixture_release(&f, released);
-    }
-    fixture_free(&f);
-}
-
-Test(places, equal_a_block_by_block_reference_over_many_laps, .timeout = 30)
-{
-    /* depth 2: 10,000 laps, the tag goes round 19 times */
-    run_against_the_reference(2, 16, 8, 20000, 1);
-    run_against_the_reference(1, 5, 5, 5000, 2);
-    run_against_the_reference(3, 8, 8, 20000, 3);
-    run_against_the_reference(7, 100, 30, 20000, 4);
-    run_against_the_reference(64, 256, 20, 20000, 5);
-}
-
-/* The same in a ring that grows, and goes on with its content. `laps`: of the arena, at first. */
-static void grow_against_the_reference(uint32_t depth, uint64_t lap_blocks, uint64_t laps, uint64_t seed)
+static void run_against_the_reference(struct shape s)
 {
     struct rfi_generation first = {.end_ticket = UINT64_MAX};
     struct fixture f;
     struct rfi_claim c[64];
-    uint64_t owner[256] = {0}, lap = lap_blocks * BLOCK, place = 0, bytes = 0, next = 0, released = 0, grown_at = 0;
-    uint32_t ahead = 2;
+    uint64_t owner[256] = {0}, lap = s.lap_blocks * BLOCK, arena = s.laps * lap;
+    uint64_t place = 0, bytes = 0, next = 0, released = 0, grown_at = 0;
     bool cut = true;
 
-    ring_world_make_wide(&f.world, depth, ahead, lap, laps * lap, &first);
+    ring_world_make_wide(&f.world, s.depth, s.ahead, lap, arena, &first);
     f.r = &f.world.ring;
-    f.max_blocks = lap_blocks / 2;
-    while (next < 6000) {
+    f.max_blocks = s.max_blocks;
+    while (next < s.tickets) {
         unsigned n = 0;
-        while (fixture_claim(&f, 1, &c[n]) == 1) {
+        while (n < s.depth && fixture_claim(&f, 1, &c[n]) == 1) {
             uint64_t own_bytes = fixture_bytes(&f, 0, next);
             if (!cut)
-                place = reference_place(place, bytes, own_bytes, lap, laps * lap_blocks * BLOCK);
+                place = reference_place(place, bytes, own_bytes, lap, arena);
             else if (next > 0)
-                place = (place / (laps * lap_blocks * BLOCK) + 1) * laps * lap_blocks * BLOCK;
+                place = (place / arena + 1) * arena;
             cut = false;
             bytes = own_bytes;
             cr_assert(eq(u64, c[n].ticket, next));
             cr_assert(eq(u64, c[n].generation.batch + c[n].ticket - c[n].generation.first_ticket, next),
                       "the same content");
             cr_assert(eq(u64, c[n].footprint, bytes));
-            cr_assert(eq(u64, c[n].data_offset, place % f.r->arena_bytes));
+            cr_assert(eq(u64, c[n].data_offset, place % arena));
             cr_assert(c[n].data_offset + bytes <= lap);
-            cr_assert(next < released + ahead);
+            cr_assert(next < released + s.ahead);
             own(owner, &c[n], released);
             n++;
             next++;
@@ -98,26 +62,35 @@ static void grow_against_the_reference(uint32_t depth, uint64_t lap_blocks, uint
         cr_assert(n > 0 || released < next, "stuck at ticket %llu", (unsigned long long)next);
         while (n > 0)
             fixture_publish(&f, 1, &c[--n]);
-        if (released < next)
-            released += 1 + ring_random(&seed) % (next - released);
-        if (next > grown_at + 1000 && ahead < depth) {
+        released += 1 + ring_random(&s.seed) % (next - released);
+        if (next > grown_at + 1000 && s.ahead < s.depth) {
             grown_at = next;
-            ahead = 2 * ahead < depth ? 2 * ahead : depth;
-            cr_assert(rfi_ring_grow(f.r, ahead));
-            lap = 2 * lap < f.r->arena_bytes ? 2 * lap : f.r->arena_bytes;
+            s.ahead = 2 * s.ahead < s.depth ? 2 * s.ahead : s.depth;
+            cr_assert(rfi_ring_grow(f.r, s.ahead));
+            lap = 2 * lap < arena ? 2 * lap : arena;
             cut = true;
         }
         fixture_release(&f, released);
     }
-    cr_assert(eq(u32, ahead, depth));
+    cr_assert(eq(u32, s.ahead, s.depth));
     fixture_free(&f);
+}
+
+Test(places, equal_a_block_by_block_reference_over_many_laps, .timeout = 30)
+{
+    /* depth 2: 10,000 laps, the tag goes round 19 times */
+    run_against_the_reference((struct shape){2, 2, 16, 1, 8, 20000, 1});
+    run_against_the_reference((struct shape){1, 1, 5, 1, 5, 5000, 2});
+    run_against_the_reference((struct shape){3, 3, 8, 1, 8, 20000, 3});
+    run_against_the_reference((struct shape){7, 7, 100, 1, 30, 20000, 4});
+    run_against_the_reference((struct shape){64, 64, 256, 1, 20, 20000, 5});
 }
 
 Test(places, of_a_ring_that_grows, .timeout = 30)
 {
-    grow_against_the_reference(8, 16, 4, 1);
-    grow_against_the_reference(7, 20, 3, 2); /* the last lap is less than twice as long */
-    grow_against_the_reference(16, 64, 4, 3);
+    run_against_the_reference((struct shape){8, 2, 16, 4, 8, 6000, 1});
+    run_against_the_reference((struct shape){7, 2, 20, 3, 10, 6000, 2}); /* the last lap is less than twice as long */
+    run_against_the_reference((struct shape){16, 2, 64, 4, 32, 6000, 3});
 }
 
 Test(grow, is_not_for_what_lies_behind_the_end)
