@@ -15,14 +15,9 @@
 
 enum { FAULTS_LISTED = 1024 };
 
-static uint64_t word(const _Atomic uint64_t *w)
-{
-    return atomic_load_explicit(w, memory_order_relaxed);
-}
-
 static double rate(const _Atomic uint64_t *w)
 {
-    uint64_t bits = word(w);
+    uint64_t bits = rfi_run_count(w);
     double d;
     memcpy(&d, &bits, sizeof d);
     return d >= 0 && d < 1e300 ? d : 0;
@@ -33,9 +28,9 @@ static double quantile_us(const struct rfi_trainer_shared *t, double q, double m
 {
     uint64_t total = 0, seen = 0;
     for (unsigned i = 0; i < RFI_WAIT_BUCKETS; i++)
-        total += word(&t->wait_histogram[i]);
+        total += rfi_run_count(&t->wait_histogram[i]);
     for (unsigned i = 0; i < RFI_WAIT_BUCKETS && total; i++) {
-        seen += word(&t->wait_histogram[i]);
+        seen += rfi_run_count(&t->wait_histogram[i]);
         if ((double)seen >= q * (double)total)
             return (double)rfi_wait_bucket_ns(i) * 1e-3 < most ? (double)rfi_wait_bucket_ns(i) * 1e-3 : most;
     }
@@ -53,7 +48,7 @@ static void read_rank(const struct rfi_run_view *r, uint32_t i, rf_rank_stat *s)
 {
     const struct rfi_ring *ring = &r->rings[i];
     const struct rfi_trainer_shared *t = ring->tr;
-    uint64_t released = word(&t->released);
+    uint64_t released = rfi_run_count(&t->released);
     struct rfi_generation g;
     *s = (rf_rank_stat){.rank = ring->rank, .depth = rfi_ring_ahead(ring), .node = r->ranks[i].node};
     s->pid = atomic_load_explicit(&r->ranks[i].pid, memory_order_relaxed);
@@ -61,52 +56,53 @@ static void read_rank(const struct rfi_run_view *r, uint32_t i, rf_rank_stat *s)
     s->status = status(&r->ranks[i].status);
     rfi_ring_generation_settled(ring, released, &g);
     rfi_run_content(&r->ranks[i].lens, &g, released < g.first_ticket ? g.first_ticket : released, &s->epoch, &s->batch);
-    s->checkpoints = word(&r->ranks[i].checkpoints);
+    s->checkpoints = rfi_run_count(&r->ranks[i].checkpoints);
     s->primary = r->config.replication > 1 ? r->ranks[i].keeper[0] : -1;
     for (uint32_t k = 1; k < r->config.replication && k < sizeof r->ranks[i].keeper; k++)
         s->standbys[s->n_standbys++] = r->ranks[i].keeper[k];
-    s->samples = word(&t->samples);
-    s->bytes = word(&t->bytes);
+    s->samples = rfi_run_count(&t->samples);
+    s->bytes = rfi_run_count(&t->bytes);
     s->samples_per_s = rate(&r->ranks[i].rate_samples);
     s->bytes_per_s = rate(&r->ranks[i].rate_bytes);
-    s->prefetch_hits = word(&t->hits);
-    s->prefetch_misses = word(&t->misses);
-    s->wait_us_max = (double)word(&t->wait_max_ns) * 1e-3;
+    s->prefetch_hits = rfi_run_count(&t->hits);
+    s->prefetch_misses = rfi_run_count(&t->misses);
+    s->wait_us_max = (double)rfi_run_count(&t->wait_max_ns) * 1e-3;
     s->wait_us_p50 = quantile_us(t, 0.5, s->wait_us_max);
     s->wait_us_p99 = quantile_us(t, 0.99, s->wait_us_max);
     s->ready = rfi_ring_ready(ring);
-    s->local_samples = word(&ring->sh->local_samples);
-    s->remote_samples = word(&ring->sh->remote_samples);
+    s->local_samples = rfi_run_count(&ring->sh->local_samples);
+    s->remote_samples = rfi_run_count(&ring->sh->remote_samples);
     s->pages_checked = atomic_load_explicit(&r->ranks[i].pages_checked, memory_order_relaxed);
     s->pages_on_node = atomic_load_explicit(&r->ranks[i].pages_on_node, memory_order_relaxed);
-    s->ring_bytes = word(&r->ranks[i].arena_held);
-    s->huge_bytes = word(&r->ranks[i].arena_huge);
+    s->ring_bytes = rfi_run_count(&r->ranks[i].arena_held);
+    s->huge_bytes = rfi_run_count(&r->ranks[i].arena_huge);
 }
 
 static void read_worker(const struct rfi_run_view *r, uint32_t i, uint64_t now, rf_worker_stat *s)
 {
     const struct rfi_worker_shared *w = &r->workers[i];
-    uint64_t beat = word(&w->heartbeat_ns), started = word(&w->started_ns), samples = word(&w->samples);
+    uint64_t beat = rfi_run_count(&w->heartbeat_ns), started = rfi_run_count(&w->started_ns),
+             samples = rfi_run_count(&w->samples);
     *s = (rf_worker_stat){.worker = i, .node = w->node, .cpu = w->cpu};
     s->pid = atomic_load_explicit(&w->pid, memory_order_relaxed);
     s->status = status(&w->status);
-    s->incarnation = word(&w->incarnation);
+    s->incarnation = rfi_run_count(&w->incarnation);
     s->heartbeat_ms = beat && now > beat ? (double)(now - beat) * 1e-6 : 0;
     s->samples = samples;
-    s->bytes = word(&w->bytes);
+    s->bytes = rfi_run_count(&w->bytes);
     s->samples_per_s = rate(&w->rate_samples);
-    s->reads = word(&w->reads);
+    s->reads = rfi_run_count(&w->reads);
     if (beat > started)
-        s->utilization = (double)word(&w->busy_ns) / (double)(beat - started);
+        s->utilization = (double)rfi_run_count(&w->busy_ns) / (double)(beat - started);
     if (s->utilization > 1)
         s->utilization = 1;
     s->queue_depth = atomic_load_explicit(&r->coordinator->depth, memory_order_relaxed);
-    s->latency_us = (double)word(&w->latency_ns) * 1e-3;
-    s->resting = word(&r->coordinator->resting) >> i & 1;
-    s->hedges = word(&w->hedges);
-    s->hedges_won = word(&w->hedges_won);
-    s->cache_hits = word(&w->cached);
-    s->avg_load_time_us = samples ? (double)word(&w->load_ns) * 1e-3 / (double)samples : 0;
+    s->latency_us = (double)rfi_run_count(&w->latency_ns) * 1e-3;
+    s->resting = rfi_run_count(&r->coordinator->resting) >> i & 1;
+    s->hedges = rfi_run_count(&w->hedges);
+    s->hedges_won = rfi_run_count(&w->hedges_won);
+    s->cache_hits = rfi_run_count(&w->cached);
+    s->avg_load_time_us = samples ? (double)rfi_run_count(&w->load_ns) * 1e-3 / (double)samples : 0;
 }
 
 static const char *state_name(const struct rfi_run_view *r)
@@ -159,8 +155,8 @@ static void read_cache(const struct rfi_run_view *r, rf_stat *s)
     if (!rfi_resident_region(r, &cache))
         return;
     s->cache_bytes = r->config.cache_bytes;
-    s->cached_samples = word(&cache.head->samples);
-    s->cached_bytes = word(&cache.head->bytes);
+    s->cached_samples = rfi_run_count(&cache.head->samples);
+    s->cached_bytes = rfi_run_count(&cache.head->bytes);
 }
 
 static int read_faults(const struct rfi_run_view *r, const struct rfi_dataset *d, rf_stat *s, struct rfi_error *err)
@@ -168,8 +164,8 @@ static int read_faults(const struct rfi_run_view *r, const struct rfi_dataset *d
     uint64_t n = rfi_faults_count(r);
     struct rfi_fault f;
     for (uint32_t p = 0; p <= r->config.queues; p++) {
-        s->wrong_copies += word(&rfi_faults_part(r, p)->wrong_copies);
-        s->repaired += word(&rfi_faults_part(r, p)->repaired);
+        s->wrong_copies += rfi_run_count(&rfi_faults_part(r, p)->wrong_copies);
+        s->repaired += rfi_run_count(&rfi_faults_part(r, p)->repaired);
     }
     if (!n)
         return 0;
@@ -213,21 +209,21 @@ static int fill(const struct rfi_run_view *r, rf_stat *s, struct rfi_error *err)
     s->bytes = info.bytes;
     s->world_size = c->world_size;
     s->first_rank = c->first_rank;
-    s->restarts = word(&r->coordinator->restarts);
-    s->rebalances = word(&r->coordinator->rebalances);
+    s->restarts = rfi_run_count(&r->coordinator->restarts);
+    s->rebalances = rfi_run_count(&r->coordinator->rebalances);
     s->imbalance = rate(&r->coordinator->imbalance);
     snprintf(s->balance, sizeof s->balance, "%s",
              rfi_balance_word(atomic_load_explicit(&r->coordinator->balance_reason, memory_order_relaxed)));
-    s->fenced = word(&r->coordinator->fenced);
-    s->moved = word(&r->coordinator->moved);
+    s->fenced = rfi_run_count(&r->coordinator->fenced);
+    s->moved = rfi_run_count(&r->coordinator->moved);
     s->spare_queues = atomic_load_explicit(&r->coordinator->spare_queues, memory_order_relaxed);
     s->spare_arenas = atomic_load_explicit(&r->coordinator->spare_arenas, memory_order_relaxed);
     snprintf(s->engine_why, sizeof s->engine_why, "%s",
              rfi_choice_word(atomic_load_explicit(&r->coordinator->reading_why, memory_order_relaxed)));
-    s->direct_us = (double)word(&r->coordinator->direct_ns) * 1e-3;
-    s->buffered_us = (double)word(&r->coordinator->buffered_ns) * 1e-3;
+    s->direct_us = (double)rfi_run_count(&r->coordinator->direct_ns) * 1e-3;
+    s->buffered_us = (double)rfi_run_count(&r->coordinator->buffered_ns) * 1e-3;
     s->cpu_cores = rate(&r->coordinator->cpu);
-    s->active_workers = (uint32_t)word(&r->coordinator->chosen_workers);
+    s->active_workers = (uint32_t)rfi_run_count(&r->coordinator->chosen_workers);
     s->cpu_budget = c->cpu_budget;
     read_cache(r, s);
     s->retired_queues = atomic_load_explicit(&r->coordinator->retired, memory_order_relaxed);
@@ -244,7 +240,7 @@ static int fill(const struct rfi_run_view *r, rf_stat *s, struct rfi_error *err)
     for (uint32_t i = 0; i < c->ranks; i++) {
         read_rank(r, i, &s->ranks[i]);
         s->epoch = s->ranks[i].epoch < s->epoch ? s->ranks[i].epoch : s->epoch;
-        s->errors += word(&r->rings[i].sh->errors);
+        s->errors += rfi_run_count(&r->rings[i].sh->errors);
     }
     for (uint32_t i = 0; i < c->workers; i++)
         read_worker(r, i, now, &s->workers[i]);

@@ -34,20 +34,15 @@ void rfi_grow_close(struct rfi_coordinator *c)
     c->growth = NULL;
 }
 
-static uint64_t word(const _Atomic uint64_t *w)
-{
-    return atomic_load_explicit(w, memory_order_relaxed);
-}
-
 /* The window of one ring, once it is long enough to say something. The trainer may write anything there. */
 static void measure(struct rfi_growth *g, const struct rfi_trainer_shared *t, uint64_t now)
 {
     struct rfi_growth next = *g;
     double hits, misses;
-    next.wait_ns = word(&t->wait_ns);
-    next.batches = word(&t->batches);
-    next.hits = word(&t->hits);
-    next.misses = word(&t->misses);
+    next.wait_ns = rfi_run_count(&t->wait_ns);
+    next.batches = rfi_run_count(&t->batches);
+    next.hits = rfi_run_count(&t->hits);
+    next.misses = rfi_run_count(&t->misses);
     next.from_ns = now;
     if (g->from_ns && (now - g->from_ns < WINDOW_NS || next.batches - g->batches < WINDOW_BATCHES))
         return;
@@ -95,7 +90,7 @@ void rfi_grow_step(struct rfi_coordinator *c)
             continue;
         if (!g->due)
             measure(g, c->run.rings[i].tr, now);
-        g->due |= rfi_test_switch("RINGFEED_TUNE_STORM") && word(&c->run.rings[i].tr->batches) > 0;
+        g->due |= rfi_test_switch("RINGFEED_TUNE_STORM") && rfi_run_count(&c->run.rings[i].tr->batches) > 0;
         if (g->due)
             grow(c, i);
     }

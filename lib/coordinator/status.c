@@ -51,11 +51,6 @@ void rfi_status_close(struct rfi_coordinator *c)
     c->judge = NULL;
 }
 
-static uint64_t word(const _Atomic uint64_t *w)
-{
-    return atomic_load_explicit(w, memory_order_relaxed);
-}
-
 static double number(uint64_t bits)
 {
     double d;
@@ -101,7 +96,7 @@ static double smooth(double old, double now)
 static void look_at_worker(struct rfi_coordinator *c, uint32_t w, uint64_t elapsed_ns)
 {
     struct judged *d = &c->judge->all[w];
-    uint64_t samples = word(&c->run.workers[w].samples);
+    uint64_t samples = rfi_run_count(&c->run.workers[w].samples);
     if (c->children[w].state != RFI_WORKER_RUNNING)
         d->rate = 0;
     else if (d->active_ns >= elapsed_ns / 10) /* too little to say anything otherwise */
@@ -113,9 +108,9 @@ static void look_at_worker(struct rfi_coordinator *c, uint32_t w, uint64_t elaps
 double rfi_reported_rate(const struct rfi_coordinator *c, uint32_t i, uint64_t now)
 {
     const struct rfi_trainer_shared *t = c->run.rings[i].tr;
-    uint64_t reported = word(&t->reported_ns);
+    uint64_t reported = rfi_run_count(&t->reported_ns);
     bool fresh = reported && (reported > now || now - reported < REPORT_NS); /* it may come after `now` was read */
-    return fresh ? number(word(&t->reported_rate)) : 0;
+    return fresh ? number(rfi_run_count(&t->reported_rate)) : 0;
 }
 
 static void look_at_rank(struct rfi_coordinator *c, uint32_t i, uint64_t now)
@@ -126,13 +121,13 @@ static void look_at_rank(struct rfi_coordinator *c, uint32_t i, uint64_t now)
         atomic_load_explicit(&c->run.ranks[i].status, memory_order_relaxed) == RF_STATUS_IDLE)
         d->rate = 0;
     else
-        d->rate = reported > 0 ? reported : number(word(&c->run.ranks[i].rate_samples));
+        d->rate = reported > 0 ? reported : number(rfi_run_count(&c->run.ranks[i].rate_samples));
 }
 
 static rf_status worker_status(const struct rfi_coordinator *c, uint32_t w, uint64_t now)
 {
     const struct rfi_worker_shared *s = &c->run.workers[w];
-    uint64_t beat = word(&s->heartbeat_ns), seen = beat ? beat : word(&s->started_ns);
+    uint64_t beat = rfi_run_count(&s->heartbeat_ns), seen = beat ? beat : rfi_run_count(&s->started_ns);
     switch (c->children[w].state) {
     case RFI_WORKER_ABSENT:
         return RF_STATUS_UNKNOWN;
@@ -149,7 +144,7 @@ static rf_status worker_status(const struct rfi_coordinator *c, uint32_t w, uint
         return RF_STATUS_SLOW;
     if (beat == 0)
         return RF_STATUS_UNKNOWN;
-    if (!atomic_load_explicit(&s->jobs, memory_order_relaxed) && number(word(&s->rate_samples)) <= 0)
+    if (!atomic_load_explicit(&s->jobs, memory_order_relaxed) && number(rfi_run_count(&s->rate_samples)) <= 0)
         return RF_STATUS_IDLE;
     return c->judge->all[w].slow ? RF_STATUS_SLOW : RF_STATUS_ACTIVE;
 }
@@ -157,7 +152,7 @@ static rf_status worker_status(const struct rfi_coordinator *c, uint32_t w, uint
 static rf_status rank_status(const struct rfi_coordinator *c, uint32_t i, uint64_t now)
 {
     const struct rfi_rank_shared *s = &c->run.ranks[i];
-    uint64_t last = word(&c->run.rings[i].tr->heartbeat_ns);
+    uint64_t last = rfi_run_count(&c->run.rings[i].tr->heartbeat_ns);
     bool attached = atomic_load_explicit(&s->pid, memory_order_relaxed) != 0;
     if (!attached && atomic_load_explicit(&s->incarnation, memory_order_relaxed) == 0)
         return RF_STATUS_UNKNOWN;
@@ -175,7 +170,7 @@ static rf_status rank_status(const struct rfi_coordinator *c, uint32_t i, uint64
 static void point(struct rfi_coordinator *c, uint32_t i, rf_status status, uint64_t rate, uint64_t now)
 {
     struct rfi_history_shared *h = &c->run.history[i];
-    uint64_t n = word(&h->next);
+    uint64_t n = rfi_run_count(&h->next);
     atomic_store_explicit(&h->points[n % RFI_HISTORY_POINTS].time_ns, now, memory_order_relaxed);
     atomic_store_explicit(&h->points[n % RFI_HISTORY_POINTS].status, status, memory_order_relaxed);
     atomic_store_explicit(&h->points[n % RFI_HISTORY_POINTS].rate, rate, memory_order_relaxed);
@@ -210,8 +205,9 @@ void rfi_status_step(struct rfi_coordinator *c)
         j->looked_ns = now;
     }
     for (uint32_t w = 0; w < f->workers; w++)
-        set(c, w, &c->run.workers[w].status, worker_status(c, w, now), word(&c->run.workers[w].rate_samples), now);
-    for (uint32_t i = 0; i < f->ranks; i++)
-        set(c, f->workers + i, &c->run.ranks[i].status, rank_status(c, i, now), word(&c->run.ranks[i].rate_samples),
+        set(c, w, &c->run.workers[w].status, worker_status(c, w, now), rfi_run_count(&c->run.workers[w].rate_samples),
             now);
+    for (uint32_t i = 0; i < f->ranks; i++)
+        set(c, f->workers + i, &c->run.ranks[i].status, rank_status(c, i, now),
+            rfi_run_count(&c->run.ranks[i].rate_samples), now);
 }

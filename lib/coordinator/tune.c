@@ -104,11 +104,6 @@ static void tell(struct rfi_coordinator *c, uint64_t resting)
     rfi_futex_wake_all(&s->tuned);
 }
 
-static uint64_t word(const _Atomic uint64_t *w)
-{
-    return atomic_load_explicit(w, memory_order_relaxed);
-}
-
 /* A worker that starts anew counts its time from 0: then the window says less, or nothing. */
 static uint64_t grown(uint64_t *last, uint64_t now)
 {
@@ -123,17 +118,17 @@ static void measure(struct rfi_coordinator *c, uint64_t elapsed_ns, struct facts
     uint64_t hits = 0, misses = 0, bytes = 0, busy = 0, reads = 0, rounds = 0, full = 0, lowest = 0;
     double seconds = (double)elapsed_ns * 1e-9;
     for (uint32_t i = 0; i < c->run.config.ranks; i++) {
-        hits += word(&c->run.rings[i].tr->hits);
-        misses += word(&c->run.rings[i].tr->misses);
+        hits += rfi_run_count(&c->run.rings[i].tr->hits);
+        misses += rfi_run_count(&c->run.rings[i].tr->misses);
     }
     for (uint32_t i = 0; i < c->run.config.workers; i++) {
         const struct rfi_worker_shared *w = &c->run.workers[i];
-        uint64_t least = word(&w->lowest_ns);
-        bytes += word(&w->bytes);
-        busy += word(&w->busy_ns);
-        reads += word(&w->reads);
-        rounds += word(&w->rounds);
-        full += word(&w->full_rounds);
+        uint64_t least = rfi_run_count(&w->lowest_ns);
+        bytes += rfi_run_count(&w->bytes);
+        busy += rfi_run_count(&w->busy_ns);
+        reads += rfi_run_count(&w->reads);
+        rounds += rfi_run_count(&w->rounds);
+        full += rfi_run_count(&w->full_rounds);
         lowest = lowest && (!least || lowest < least) ? lowest : least;
     }
     hits = grown(&t->hits, hits);
@@ -221,7 +216,7 @@ void rfi_tune_close(struct rfi_coordinator *c)
 /* A worker that may not claim cannot publish: its death says nothing about what it would have done. */
 bool rfi_tune_resting(const struct rfi_coordinator *c, uint32_t w)
 {
-    return word(&c->run.coordinator->resting) >> w & 1;
+    return rfi_run_count(&c->run.coordinator->resting) >> w & 1;
 }
 
 static uint64_t who(struct rfi_coordinator *c, bool paused)

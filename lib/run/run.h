@@ -92,6 +92,12 @@ static inline void rfi_run_arrays(const struct rfi_run_view *r, uint32_t ring, u
 }
 
 /* Where an arena begins in the data object. Ring i starts in arena i. */
+/* A statistic: whoever counts may be in the middle of it, and nothing is ordered by it. */
+static inline uint64_t rfi_run_count(const _Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
 /* How much of a rank's first arena is there from the start. */
 static inline uint64_t rfi_run_arena_at_first(const struct rfi_config_shared *c)
 {
