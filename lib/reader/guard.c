@@ -17,9 +17,9 @@
 enum { AHEAD = 4, AHEAD_LINES = 8, LINE = 64 };
 
 /* Copies from here on go past the caches: rings are larger than those, and to fetch what is overwritten is a third of the
- * memory's traffic. bench/c_ratio.py with and without: 110 KB 0.98 and 0.84 to 0.90 of the C program's rate, 2.8 MB 1.2 and
+ * memory's traffic. bench/c_ratio.py with and without: 110 KB 1.09 and 0.84 to 0.90 of the C program's rate, 2.8 MB 1.45 and
  * 0.98. Samples of 2 KiB lose by it. */
-enum { STREAMED = 32 << 10 };
+enum { STREAMED = 16 << 10 };
 
 const unsigned char rfi_copy_no_source[1], rfi_copy_no_target[1];
 

@@ -246,12 +246,12 @@ Test(mapped, a_file_that_is_cut_is_refused_and_the_queue_tells_where_it_ends)
     }
 }
 
-/* In a list only the reads of the file that was cut are refused. */
-Test(mapped, one_cut_file_of_a_list_spoils_no_other)
+/* In a list only the reads of the file that was cut are refused, however samples of this size are copied. */
+static void spoil_one(uint32_t bytes)
 {
     enum { N = 10 };
     struct rfi_reader r;
-    unsigned char buf[N][PAGE];
+    unsigned char *buf = calloc(N, bytes);
     struct rfi_read reads[N];
     int32_t results[N] = {0};
     int good = pattern_file(FILE_BYTES, 0), cut = pattern_file(FILE_BYTES, 0), w = writable(cut);
@@ -259,17 +259,31 @@ Test(mapped, one_cut_file_of_a_list_spoils_no_other)
     make_mapped(&r, good);
     make_mapped(&r, cut);
     for (uint32_t i = 0; i < N; i++)
-        reads[i] = (struct rfi_read){
-            .fd = i % 2 ? cut : good, .dest = buf[i], .offset = 4 * MIB + i * PAGE, .bytes = PAGE, .tag = i};
+        reads[i] = (struct rfi_read){.fd = i % 2 ? cut : good,
+                                     .dest = buf + (size_t)i * bytes,
+                                     .offset = 4 * MIB + i * bytes,
+                                     .bytes = bytes,
+                                     .tag = i};
     cr_assert_eq(r.ops->at_once(&r, reads, N, results), 0);
     cr_assert_eq(ftruncate(w, PAGE), 0);
-    memset(buf, 0, sizeof buf);
-    cr_assert_eq(r.ops->at_once(&r, reads, N, results), N / 2);
+    memset(buf, 0, (size_t)N * bytes);
+    cr_assert_eq(r.ops->at_once(&r, reads, N, results), N / 2, "%u bytes", bytes);
     for (uint32_t i = 0; i < N; i++) {
-        cr_assert_eq(results[i], i % 2 ? -EAGAIN : PAGE);
-        cr_assert(i % 2 || pattern_is(buf[i], reads[i].offset, PAGE));
+        cr_assert_eq(results[i], i % 2 ? -EAGAIN : (int32_t)bytes);
+        cr_assert(i % 2 || pattern_is(reads[i].dest, reads[i].offset, bytes));
     }
     r.ops->close(&r);
+    close(w);
+    close(cut);
+    close(good);
+    free(buf);
+}
+
+Test(mapped, one_cut_file_of_a_list_spoils_no_other)
+{
+    const uint32_t sizes[] = {500, PAGE, 80 << 10};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        spoil_one(sizes[i]);
 }
 
 Test(mapped, memory_that_cannot_be_written_is_efault)
