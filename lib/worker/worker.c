@@ -12,7 +12,14 @@
 
 /* Waits are short so that rings are looked at while slow reads are out, and long when nothing is; always a
  * fraction of the heartbeat's limit, or an idle worker would look hung. */
-enum { NICER = 5, READ_WAIT_NS = 1000000, IDLE_WAIT_NS = 50000000, STANDBY_WAIT_NS = 5000000, BEATS_A_LIMIT = 8 };
+enum {
+    NICER = 5,
+    READ_WAIT_NS = 1000000,
+    IDLE_WAIT_NS = 50000000,
+    STANDBY_WAIT_NS = 5000000,
+    BEATS_A_LIMIT = 8,
+    A_TURN = 16
+};
 
 struct loop {
     struct rfi_jobs jobs;
@@ -49,19 +56,29 @@ static bool comes_first(const struct loop *l, uint32_t ring)
                                           : s->ring_node[ring] == s->worker_node;
 }
 
-/* The ring to claim for: the emptiest first (its trainer will be the first to wait); ties go round so that workers
- * spread. */
-static uint32_t pick_ring(const struct loop *l, uint32_t tried)
+/* How far the ring's trainer is, in turns of some batches: a worker stays with one ring for a while, for its memory's sake. */
+static uint64_t turns_taken(const struct rfi_ring *r)
+{
+    return atomic_load_explicit(&r->tr->taken, memory_order_relaxed) / A_TURN; /* any value: only a look */
+}
+
+/* The ring to claim for: the emptiest first (its trainer will be the first to wait). Of those that are equal the one whose
+ * trainer is furthest behind: trainers that take every batch at once would otherwise be served one after the other. Ties
+ * go round so that workers spread. */
+static uint32_t pick_ring(const struct loop *l)
 {
     const struct rfi_config_shared *c = &l->run->config;
     uint32_t best = UINT32_MAX, best_cost = UINT32_MAX;
+    uint64_t best_turns = UINT64_MAX;
     for (uint32_t k = 0; k < c->ranks; k++) {
-        uint32_t i = (uint32_t)(((uint64_t)l->jobs.worker + tried + k) % c->ranks);
+        uint32_t i = (l->jobs.worker + k) % c->ranks;
         if (!may_claim(l, i) || !rfi_ring_claimable(&l->run->rings[i]))
             continue;
         uint32_t cost = rfi_ring_ready(&l->run->rings[i]) + (comes_first(l, i) ? 0 : c->depth + 1);
-        if (cost < best_cost) {
+        uint64_t turns = turns_taken(&l->run->rings[i]);
+        if (cost < best_cost || (cost == best_cost && turns < best_turns)) {
             best_cost = cost;
+            best_turns = turns;
             best = i;
         }
     }
@@ -71,7 +88,7 @@ static uint32_t pick_ring(const struct loop *l, uint32_t tried)
 /* Claims one batch somewhere. A ring whose next batch has no room yet looks claimable: then the others. */
 static bool claim_one(struct loop *l)
 {
-    uint32_t ranks = l->run->config.ranks, first = pick_ring(l, 0);
+    uint32_t ranks = l->run->config.ranks, first = pick_ring(l);
     if (first == UINT32_MAX)
         return false;
     for (uint32_t k = 0; k < ranks; k++) {

@@ -4,6 +4,7 @@ was written."""
 
 import itertools
 import random
+import time
 
 import pytest
 
@@ -243,6 +244,21 @@ def test_endless_epochs_run_on(ringfeed, run_name, make, tmp_path):
     serve.send(15)
     assert serve.wait() == 0
     assert ids.read_text().splitlines() == order_lines(ringfeed, made.path, *order, "--epochs", 100)
+
+
+def test_hungry_trainers_are_served_alike(ringfeed, run_name, make):
+    """More ranks than workers, and each takes its batches at once: none is done long before the others."""
+    made, limit = make.raw(n=4096, record_bytes=512), 6000
+    serve = ringfeed.serve(made.path, run_name, *made.args, "--batch", 4, "--ranks", 4, "--workers", 1, "--epochs", 0)
+    hungry = [ringfeed.start("attach", run_name, "--rank", r, "--limit", limit, "--json") for r in range(4)]
+    while all(t.process.poll() is None for t in hungry):
+        time.sleep(0.002)
+    batches = [r["samples"] / 4 for r in ringfeed.json("stat", run_name)["ranks"]]
+    print(batches)
+    assert min(batches) >= limit / 2
+    assert [t.wait() for t in hungry] == [0] * 4
+    serve.send(15)
+    assert serve.wait() == 0
 
 
 def test_an_empty_dataset_ends_at_once_for_every_trainer(ringfeed, new_name, kinds):
