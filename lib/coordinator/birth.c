@@ -8,6 +8,7 @@
 #include "plan/cache.h"
 #include "reader/choose.h"
 #include "run/cache.h"
+#include "segment/pages.h"
 #include "segment/room.h"
 
 #include <errno.h>
@@ -247,7 +248,8 @@ static int open_readers(struct rfi_coordinator *c, rf_engine *queue)
 }
 
 /* Where reads go past the page cache, the queues are told where they will land: in the arenas, or, of whole blocks, in
- * their own staging. A failure is said once and lived with: an ordinary user may lock little memory. */
+ * their own staging, which is in huge pages then (a device takes a large read twice as fast into few pieces of memory as
+ * into 256). A failure is said once and lived with: an ordinary user may lock little memory. */
 static void prepare_queues(struct rfi_coordinator *c)
 {
     const struct rfi_config_shared *f = &c->run.config;
@@ -257,6 +259,9 @@ static void prepare_queues(struct rfi_coordinator *c)
     uint32_t reading = atomic_load_explicit(&c->run.coordinator->reading, memory_order_relaxed);
     for (uint32_t q = 0; reading & RFI_READ_DIRECT && q < f->queues; q++) {
         struct rfi_reader *r = &c->readers[q];
+        if (f->sweeps)
+            (void)!rfi_pages_populate(-1, c->staging[q], 0,
+                                      p.bytes); /* or the kernel does, in small ones, for the reads */
         const struct rfi_landing l = {(f->sweeps ? c->staging[q] : c->run.segment.data) + p.first, p.stride, p.bytes,
                                       p.n};
         int rc = r->ops->prepare ? r->ops->prepare(r, &l, q && !f->sweeps ? &c->readers[0] : NULL) : 0;
@@ -288,8 +293,8 @@ static int make_queues(struct rfi_coordinator *c)
                 c->readers[0].ops->name);
     for (uint32_t q = 0; (c->plan.may_be_direct || hedged || f->sweeps) && q < f->queues; q++) {
         uint64_t bytes = (uint64_t)f->queue_depth * f->staging_bytes;
-        void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-        if (p == MAP_FAILED)
+        void *p = rfi_pages_map(-1, bytes, PROT_READ | PROT_WRITE);
+        if (!p)
             return rfi_fail(c->err, errno, "cannot map %llu bytes of staging: %s. Lower --queue-depth or --workers",
                             (unsigned long long)bytes, strerror(errno));
         c->staging[q] = p;

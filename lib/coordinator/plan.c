@@ -20,7 +20,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-enum { QUEUE_DEPTH = 64, SWEPT_QUEUE_DEPTH = 32, MOVES_ROOM = 16384, SWEPT_BYTES = 32 << 10, PREAD_MOST = 16 };
+enum { QUEUE_DEPTH = 64, SWEPT_QUEUE_DEPTH = 16, MOVES_ROOM = 16384, SWEPT_BYTES = 32 << 10, PREAD_MOST = 16 };
 
 /* A ring doubles so often at most, and all of them together take so many bytes, or so small a part of the memory. */
 enum { GROWTHS = 4, GROWN_PART = 256, SAMPLE_DESCRIBED = 40, DESCRIBED = 1 << 20 };

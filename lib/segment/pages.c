@@ -28,7 +28,7 @@ unsigned char *rfi_pages_map(int fd, uint64_t bytes, int prot)
     if (p == MAP_FAILED)
         return NULL;
     unsigned char *at = (unsigned char *)rfi_align_up((uintptr_t)p, HUGE);
-    if (mmap(at, bytes, prot, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
+    if (mmap(at, bytes, prot, MAP_SHARED | MAP_FIXED | (fd < 0 ? MAP_ANONYMOUS : 0), fd, 0) == MAP_FAILED) {
         int saved = errno;
         munmap(p, room);
         errno = saved;
@@ -57,7 +57,7 @@ int rfi_pages_populate(int fd, unsigned char *map, uint64_t offset, uint64_t byt
     madvise(map + offset, bytes, MADV_HUGEPAGE); /* where the mount option allows them anyway */
     collapse(map, offset, bytes);
     int rc = madvise(map + offset, bytes, MADV_POPULATE_WRITE);
-    if (rc < 0 && errno == EINVAL) { /* before Linux 5.14: reserve, at the cost of huge pages */
+    if (rc < 0 && errno == EINVAL && fd >= 0) { /* before Linux 5.14: reserve, at the cost of huge pages */
         rc = posix_fallocate(fd, (off_t)offset, (off_t)bytes);
         errno = rc;
     }

@@ -4,11 +4,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Maps the object from its start, the address aligned to 2 MiB. NULL with errno. */
+/* Maps the object from its start, or with fd -1 shared memory without a name; the address aligned to 2 MiB. NULL with errno. */
 unsigned char *rfi_pages_map(int fd, uint64_t bytes, int prot);
 
 /* Makes [offset, offset + bytes) of the object, which is mapped writable at `map`, be there; page-aligned. Huge pages
- * where whole ones fit and the kernel has them. 0, or -1 with errno when there is no room. May be asked again. */
+ * where whole ones fit and the kernel has them. 0, or -1 with errno when there is no room. May be asked again. With fd -1
+ * memory that has no name. */
 int rfi_pages_populate(int fd, unsigned char *map, uint64_t offset, uint64_t bytes);
 
 /* Ranges of this process's shared memory that are there, and how much of each is in huge pages. */

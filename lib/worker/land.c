@@ -134,8 +134,13 @@ int rfi_jobs_reap(struct rfi_jobs *j, uint64_t wait_ns)
     int n = j->reader->ops->reap(j->reader, done, REAP_MOST, wait_ns);
     if (n > 0)
         note_ends(j, done);
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         complete(j, &done[i]);
+        if (j->sweeps && i + 1 < n) { /* to scatter a large piece takes long: the device works meanwhile */
+            rfi_sweep_issue(j);
+            j->reader->ops->submit(j->reader);
+        }
+    }
     atomic_store_explicit(&j->record->submits, j->reader->submits, memory_order_relaxed);
     return n;
 }

@@ -1,6 +1,7 @@
 """Block shuffle reads whole blocks: few reads, each byte about once, and the same batches as ever."""
 
 import random
+import re
 
 import pytest
 
@@ -38,6 +39,26 @@ def test_blocks_are_read_in_large_pieces(ringfeed, run_name, make, how):
     least = N * RECORD / (512 << 10)
     # Windows end inside batches, so that their edges are read twice.
     assert least <= made_reads < 2 * least, made_reads
+
+
+def huge_staging(pid):
+    """KiB in huge pages of what the process shares without a name."""
+    held, nameless = 0, False
+    for line in open(f"/proc/{pid}/smaps"):
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            nameless = "/dev/zero" in line
+        elif nameless and line.startswith("ShmemPmdMapped:"):
+            held += int(line.split()[1])
+    return held
+
+
+def test_staging_of_direct_sweeps_is_in_huge_pages(ringfeed, run_name, make):
+    made = make.raw(n=N, record_bytes=RECORD)
+    serve = ringfeed.serve(made.path, run_name, *block_order(window=8), *made.args, "--direct", "on", "--engine", "uring", "--workers", 1,
+                           "--spares", 0, "--queue-depth", 8)
+    if ringfeed.json("stat", run_name)["ranks"][0]["huge_bytes"] == 0:
+        pytest.skip("this kernel gives no huge pages to shared memory")
+    assert huge_staging(serve.pid) >= 8 * 512
 
 
 def test_every_size_and_small_rings(ringfeed, run_name, make):
