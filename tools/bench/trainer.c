@@ -25,6 +25,7 @@ struct trainer {
     bool counting;
     const struct rfi_ring *ring; /* read only */
     uint64_t end_ns; /* of the step, by the accelerator's clock; 0: there was none yet */
+    uint64_t turn; /* steps ended with the others */
 };
 
 struct start {
@@ -62,6 +63,13 @@ static bool wants_stop(const struct bench_field *f)
 
 /* ---- steps ---- */
 
+static void sleep_until(uint64_t ns, const volatile sig_atomic_t *interrupted)
+{
+    struct timespec until = at(ns);
+    while (rfi_now_ns() < ns && !*interrupted && clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
+        ;
+}
+
 static int fail(struct trainer *t, const char *text)
 {
     snprintf(t->rank->error, sizeof t->rank->error, "%s", text);
@@ -72,14 +80,11 @@ static int fail(struct trainer *t, const char *text)
     return -1;
 }
 
-/* The end of a step: returns when all have arrived. All get the same answer: whether any of them wants to stop, so
- * that none waits for one that has left. A rank waits for its batch only as long as the run's own time-out. */
-static bool end_step(struct trainer *t, bool stop)
+/* This rank's step is under way, and its end by the accelerator's clock known. Whether it wants to stop then is said now. */
+static void post_step(struct trainer *t, bool stop)
 {
     struct bench_field *f = t->field;
-    uint64_t until = rfi_now_ns() + STEP_LIMIT_NS + f->step.compute_ns;
     pthread_mutex_lock(&f->mutex);
-    uint64_t turn = f->turn;
     f->stops += stop;
     f->latest_end_ns = rfi_max(f->latest_end_ns, t->end_ns);
     if (++f->arrived == f->n) {
@@ -91,13 +96,26 @@ static bool end_step(struct trainer *t, bool stop)
         f->turn++;
         pthread_cond_broadcast(&f->changed);
     }
-    while (f->turn == turn && !f->failed && !*f->interrupted && rfi_now_ns() < until)
+    pthread_mutex_unlock(&f->mutex);
+}
+
+/* The end of a step: returns when that of the slowest has come. All get the same answer: whether any of them wants to stop,
+ * so that none waits for one that has left. A rank waits for its batch only as long as the run's own time-out. */
+static bool end_step(struct trainer *t)
+{
+    struct bench_field *f = t->field;
+    uint64_t until = rfi_now_ns() + STEP_LIMIT_NS + f->step.compute_ns;
+    pthread_mutex_lock(&f->mutex);
+    uint64_t turn = ++t->turn;
+    while (f->turn < turn && !f->failed && !*f->interrupted && rfi_now_ns() < until)
         wait_changed(f, until);
     t->end_ns = f->turn_end_ns;
-    bool late = f->turn == turn && !f->failed && !*f->interrupted, ends = f->turn == turn || f->turn_stops;
+    bool late = f->turn < turn && !f->failed && !*f->interrupted, ends = f->turn < turn || f->turn_stops;
     pthread_mutex_unlock(&f->mutex);
     if (late)
-        fail(t, "the other ranks did not end their step within a minute");
+        fail(t, "the other ranks did not begin their step within a minute");
+    else
+        sleep_until(t->end_ns, f->interrupted);
     return ends;
 }
 
@@ -120,21 +138,13 @@ static void touch_all(const rf_batch *b)
     *(volatile uint64_t *)&sum = sum; /* keeps the loop */
 }
 
-static void sleep_until(uint64_t ns, const volatile sig_atomic_t *interrupted)
+/* Begins one step of the accelerator, on a batch that was published at `ready` and came at `came` (or was touched until
+ * then). See trainer.h. */
+static void begin_step(struct trainer *t, uint64_t ready, uint64_t came)
 {
-    struct timespec until = at(ns);
-    while (!*interrupted && clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
-        ;
-}
-
-/* One step of the accelerator, on a batch that was published at `ready` and came at `came` (or was touched until then).
- * See trainer.h. */
-static void compute(struct trainer *t, uint64_t ready, uint64_t came)
-{
-    uint64_t step = t->field->step.compute_ns;
-    bool in_time = t->field->step.together && t->end_ns && ready <= t->end_ns && came - t->end_ns < step;
-    t->end_ns = (in_time ? t->end_ns : came) + step;
-    sleep_until(t->end_ns, t->field->interrupted);
+    const struct bench_step *s = &t->field->step;
+    bool in_time = s->together && t->end_ns && ready <= t->end_ns && came - t->end_ns < s->compute_ns;
+    t->end_ns = (in_time ? t->end_ns : came) + s->compute_ns;
 }
 
 static double thread_cpu_s(void)
@@ -159,7 +169,7 @@ static void add(struct bench_counts *c, const rf_batch *b, uint64_t bytes)
 }
 
 /* What becomes of the batch between `came` and its release. */
-static void use(struct trainer *t, const rf_batch *b, uint64_t came)
+static void use(struct trainer *t, const rf_batch *b, uint64_t came, bool last)
 {
     const struct bench_step *s = &t->field->step;
     uint64_t ready = t->ring->slots[b->ticket % t->ring->depth].published_ns; /* ours until it is given back */
@@ -167,8 +177,12 @@ static void use(struct trainer *t, const rf_batch *b, uint64_t came)
         touch_all(b);
     if (s->drop)
         rf_release(t->handle, b);
-    if (s->compute_ns) /* touching is work of the host: the accelerator begins after it */
-        compute(t, ready, s->touch ? rfi_now_ns() : came);
+    /* Touching is work of the host: the accelerator begins after it. */
+    begin_step(t, ready, s->touch ? rfi_now_ns() : came);
+    if (s->together)
+        post_step(t, last);
+    if (s->compute_ns)
+        sleep_until(t->end_ns, t->field->interrupted);
     if (!s->drop)
         rf_release(t->handle, b);
 }
@@ -215,10 +229,10 @@ static bool take(struct trainer *t)
         return false;
     }
     uint64_t bytes = cli_batch_bytes(&b);
-    use(t, &b, came);
-    bool last = t->rank->all.batches + 1 >= t->limit || wants_stop(f);
-    if (f->step.together) /* what all agree on, whatever has come since: nobody may go on alone */
-        last = end_step(t, last);
+    bool last = t->rank->all.batches + 1 >= t->limit || (f->step.together && wants_stop(f));
+    use(t, &b, came, last);
+    /* Together: what all agree on, whatever has come since. Nobody may go on alone. */
+    last = f->step.together ? end_step(t) : last || wants_stop(f);
     end_of_batch(t, &b, bytes, came - asked);
     return !last;
 }

@@ -5,7 +5,9 @@
  * sleeps meanwhile and wakes up a tenth of a millisecond late. So in ranks that step together, where the next batch was
  * published before a step ended (of the slowest rank), the next step begins there; else, or where the thread is a whole step
  * late, when the batch came. Steps can thus make up for late wake-ups, and for nothing else; utilisation is by the real
- * clock. */
+ * clock. When its step begins a rank tells the others when it will end, and none begins the next before the latest of
+ * these ends; so a host is woken for its timer and, unless somebody is a whole step behind, for nothing else, as one whose
+ * accelerators synchronise among themselves. */
 #pragma once
 
 #include "base/error.h"
@@ -57,7 +59,7 @@ struct bench_field {
     pthread_cond_t changed;
     uint32_t attached, ramped, ended; /* trainers; under the mutex, as all that follows */
     bool failed, go;
-    uint32_t arrived, stops; /* of the step's barrier */
+    uint32_t arrived, stops; /* of the ranks in the step under way */
     uint64_t turn, latest_end_ns; /* latest: by the clocks of the accelerators, of the step under way */
     bool turn_stops;
     uint64_t turn_end_ns; /* of the step before */
