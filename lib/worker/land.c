@@ -129,18 +129,15 @@ static void note_ends(struct rfi_jobs *j, const struct rfi_completion *done)
 int rfi_jobs_reap(struct rfi_jobs *j, uint64_t wait_ns)
 {
     struct rfi_completion done[REAP_MOST];
+    /* To scatter a large piece takes long: another is asked for before the next, or the device would run out of work. */
+    uint32_t most = j->sweeps ? 1 : REAP_MOST;
     if (j->hedge_ns)
         rfi_jobs_hedge(j);
-    int n = j->reader->ops->reap(j->reader, done, REAP_MOST, wait_ns);
+    int n = j->reader->ops->reap(j->reader, done, most, wait_ns);
     if (n > 0)
         note_ends(j, done);
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++)
         complete(j, &done[i]);
-        if (j->sweeps && i + 1 < n) { /* to scatter a large piece takes long: the device works meanwhile */
-            rfi_sweep_issue(j);
-            j->reader->ops->submit(j->reader);
-        }
-    }
     atomic_store_explicit(&j->record->submits, j->reader->submits, memory_order_relaxed);
     return n;
 }
