@@ -56,12 +56,6 @@ static bool comes_first(const struct loop *l, uint32_t ring)
                                           : s->ring_node[ring] == s->worker_node;
 }
 
-/* How far the ring's trainer is, in turns of some batches: a worker stays with one ring for a while, for its memory's sake. */
-static uint64_t turns_taken(const struct rfi_ring *r)
-{
-    return atomic_load_explicit(&r->tr->taken, memory_order_relaxed) / A_TURN; /* any value: only a look */
-}
-
 /* The ring to claim for: the emptiest first (its trainer will be the first to wait). Of those that are equal the one whose
  * trainer is furthest behind: trainers that take every batch at once would otherwise be served one after the other. Ties
  * go round so that workers spread. */
@@ -69,16 +63,16 @@ static uint32_t pick_ring(const struct loop *l)
 {
     const struct rfi_config_shared *c = &l->run->config;
     uint32_t best = UINT32_MAX, best_cost = UINT32_MAX;
-    uint64_t best_turns = UINT64_MAX;
+    uint64_t best_taken = UINT64_MAX;
     for (uint32_t k = 0; k < c->ranks; k++) {
         uint32_t i = (l->jobs.worker + k) % c->ranks;
         if (!may_claim(l, i) || !rfi_ring_claimable(&l->run->rings[i]))
             continue;
         uint32_t cost = rfi_ring_ready(&l->run->rings[i]) + (comes_first(l, i) ? 0 : c->depth + 1);
-        uint64_t turns = turns_taken(&l->run->rings[i]);
-        if (cost < best_cost || (cost == best_cost && turns < best_turns)) {
+        uint64_t taken = atomic_load_explicit(&l->run->rings[i].tr->taken, memory_order_relaxed); /* only a look */
+        if (cost < best_cost || (cost == best_cost && taken < best_taken)) {
             best_cost = cost;
-            best_turns = turns;
+            best_taken = taken;
             best = i;
         }
     }
