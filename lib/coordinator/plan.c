@@ -22,8 +22,9 @@
 
 enum { QUEUE_DEPTH = 64, SWEPT_QUEUE_DEPTH = 16, MOVES_ROOM = 16384, SWEPT_BYTES = 32 << 10, PREAD_MOST = 16 };
 
-/* A ring doubles so often at most, and all of them together take so many bytes, or so small a part of the memory. */
-enum { GROWTHS = 4, GROWN_PART = 256, SAMPLE_DESCRIBED = 40, DESCRIBED = 1 << 20 };
+/* A ring doubles so often at most, and all of them together take so many bytes, or so small a part of the memory. Where large
+ * batches have it begin with less than the usual number, up to that one the part may be larger. */
+enum { GROWTHS = 4, GROWN_PART = 256, USUAL_PART = 32, SAMPLE_DESCRIBED = 40, DESCRIBED = 1 << 20 };
 static const uint64_t grown_most = (uint64_t)192 << 20;
 
 /* O_DIRECT pays when the page cache cannot hold the data anyway. */
@@ -159,17 +160,20 @@ static void plan_sweeps(const struct rfi_serve_options *o, const struct rfi_orde
 
 /* How far prefetch may grow where nobody said how far to read ahead: the ring is laid out for it, and takes the memory only
  * when it grows (grow.c). Descriptors are there from the start: they stay small beside it. */
-static void plan_growth(const struct rfi_serve_options *o, const struct rfi_topology *t, struct rfi_config_shared *c)
+static void plan_growth(const struct rfi_serve_options *o, const struct rfi_topology *t, uint64_t largest,
+                        struct rfi_config_shared *c)
 {
-    uint64_t memory = 0, most;
+    uint64_t memory = 0, most, usual;
     c->prefetch = c->depth;
     c->lap_bytes = c->arena_bytes;
     for (uint32_t n = 0; n < t->n_nodes; n++)
         memory += t->nodes[n].memory_bytes;
     most = rfi_max(grown_most, memory / GROWN_PART) / o->ranks;
+    usual = rfi_max(most, memory / USUAL_PART / o->ranks);
     if (o->prefetch || o->ring_bytes || c->sweeps)
         return;
-    for (int i = 0; i < GROWTHS && 2 * c->arena_bytes <= most; i++) {
+    for (int i = 0;
+         i < GROWTHS && 2 * c->arena_bytes <= (c->arena_bytes / RFI_PREFETCH_DEFAULT < largest ? usual : most); i++) {
         uint64_t described = 2 * (uint64_t)c->depth * c->batch * SAMPLE_DESCRIBED;
         if (described > rfi_max(DESCRIBED, 2 * c->arena_bytes / 8))
             break;
@@ -215,7 +219,7 @@ int rfi_serve_plan(const struct rfi_serve_options *o, const struct rfi_topology 
         return rc;
     c->arena_bytes = rfi_align_up(c->arena_bytes, c->align);
     c->depth = (uint32_t)depth;
-    plan_growth(o, t, c);
+    plan_growth(o, t, ret->largest, c);
     c->workers = o->workers ? o->workers : most_workers(o, t);
     c->workers_pinned = o->workers != 0;
     c->depth_pinned = o->queue_depth != 0;

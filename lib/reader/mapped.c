@@ -78,9 +78,9 @@ static void find_sources(struct mapped *m, const struct rfi_read *reads, uint32_
             f = rfi_maps_of(&m->maps, fd);
         }
         uint64_t first = read->offset / RFI_MAP_CHUNK, end = read->offset + read->bytes;
-        if (f && end > read->offset && end <= f->bytes && end <= (first + 2) * RFI_MAP_CHUNK &&
-            rfi_maps_hot(&m->maps, f, first) &&
-            (end <= (first + 1) * RFI_MAP_CHUNK || rfi_maps_hot(&m->maps, f, first + 1))) {
+        if (f && end > read->offset && end <= f->bytes && rfi_maps_hot(&m->maps, f, first) &&
+            (end <= (first + 1) * RFI_MAP_CHUNK ||
+             (end <= (first + 2) * RFI_MAP_CHUNK && rfi_maps_hot(&m->maps, f, first + 1)))) {
             s->from[i] = f->base + read->offset;
             continue;
         }

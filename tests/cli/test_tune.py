@@ -61,6 +61,9 @@ def test_what_a_ring_may_grow_to(ringfeed, make):
     all_memory = sum(n["memory_bytes"] for n in ringfeed.json("plan", made.path, *made.args)["nodes"])
     first, most, memory = plan(big, "--batch", 4, "--ranks", 4)
     assert first == 4 and 4 * memory["arena_bytes_most"] <= max(192 << 20, all_memory // 256)
+    first, most, memory = plan(big, "--batch", 8, "--ranks", 4)  # 64 MiB are less than four batches: up to those a larger part
+    may = 4 * 2 * memory["arena_bytes"] <= max(192 << 20, all_memory // 32)
+    assert memory["arena_bytes"] == 64 << 20 and memory["arena_bytes_most"] == (1 + may) * memory["arena_bytes"]
     descriptions = [plan(made, "--batch", batch)[1] * batch * 24 for batch in (1, 64, 4096)]  # what a sample takes at least
     assert max(descriptions) <= max(1 << 20, memory["arena_bytes_most"])
 
@@ -107,7 +110,7 @@ def test_the_budget_holds_and_costs_no_sample(ringfeed, run_name, make):
     assert used <= 1.5 * allowed + 0.1, f"{used:.2f} s in {passed:.2f} s, {allowed:.2f} are allowed"
     assert used > allowed / 4, "nothing held it back: the test shows nothing"
     assert stat["restarts"] == stat["fenced"] == 0
-    assert {w["status"] for w in stat["workers"]} <= {"active", "idle"}
+    assert {w["status"] for w in stat["workers"]} <= {"active", "idle", "slow"}  # slow: a machine that is busy otherwise
     serve.send(signal.SIGTERM)
     assert serve.wait() == 0
     trainer.run.wait(30)

@@ -74,7 +74,8 @@ int main(int argc, char **argv)
         workers[i].seed = seed + i;
         start_worker(&workers[i], &b, i);
     }
-    start(&trainer, trainer_main, &b);
+    struct body trainers = b; /* a view of its own, as a process has: the parent's is written to */
+    start(&trainer, trainer_main, &trainers);
     for (uint64_t end = rfi_now_ns() + seconds * 1000000000u; rfi_now_ns() < end && !atomic_load(&b.sh->stop);) {
         body_parent_step(&b);
         for (unsigned i = 0; i < WORKERS; i++)
