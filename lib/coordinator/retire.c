@@ -285,7 +285,11 @@ int rfi_spares_widen(struct rfi_coordinator *c, uint32_t ring, uint64_t bytes, s
     if (m->workers)
         return 0;
     int rc = there < bytes ? rfi_room_check(bytes - there, bytes - there + WIDEN_ROOM, err) : 0;
-    return rc < 0 ? rc : populate(c, ring, m->arena, bytes, err);
+    if (rc == 0)
+        rc = populate(c, ring, m->arena, bytes, err);
+    if (rc > 0 && there < bytes)
+        rfi_where_check_ring(c, ring, m->arena);
+    return rc;
 }
 
 static void moved(struct rfi_coordinator *c, uint32_t ring, uint64_t until)

@@ -33,6 +33,7 @@ def test_bursts_are_read_ahead_for(make, ringfeed):
     made = make.npy(256, (700,))
     with rf.Loader(made.path, 4, shuffle=True, seed=5, num_workers=1) as loader:
         assert rank_of(loader)["depth"] == 4
+        bytes_at_first = rank_of(loader)["ring_bytes"]
         depths, epoch, until = {4}, 0, time.monotonic() + LIMIT
         while max(depths) < 16 or epoch < 3:
             assert time.monotonic() < until, depths
@@ -42,6 +43,7 @@ def test_bursts_are_read_ahead_for(make, ringfeed):
             depths.add(rank_of(loader)["depth"])
             epoch += 1
         assert depths <= {4, 8, 16, 32, 64}
+        assert rank_of(loader)["ring_bytes"] >= max(depths) // 4 * bytes_at_first
         assert list(checked(made, loader, order_of(ringfeed, made, epoch)))
 
 

@@ -4,14 +4,15 @@
 static PyObject *rank_dict(const rf_rank_stat *r)
 {
     return Py_BuildValue(
-        "{s:I,s:s,s:i,s:K,s:K,s:K,s:K,s:d,s:d,s:K,s:K,s:d,s:d,s:d,s:I,s:I,s:K,s:K,s:i,s:K}", "rank", r->rank, "status",
-        rf_status_name(r->status), "pid", r->pid, "epoch", (unsigned long long)r->epoch, "batch",
+        "{s:I,s:s,s:i,s:K,s:K,s:K,s:K,s:d,s:d,s:K,s:K,s:d,s:d,s:d,s:I,s:I,s:K,s:K,s:i,s:K,s:K,s:K}", "rank", r->rank,
+        "status", rf_status_name(r->status), "pid", r->pid, "epoch", (unsigned long long)r->epoch, "batch",
         (unsigned long long)r->batch, "samples", (unsigned long long)r->samples, "bytes", (unsigned long long)r->bytes,
         "samples_per_s", r->samples_per_s, "bytes_per_s", r->bytes_per_s, "prefetch_hits",
         (unsigned long long)r->prefetch_hits, "prefetch_misses", (unsigned long long)r->prefetch_misses, "wait_us_p50",
         r->wait_us_p50, "wait_us_p99", r->wait_us_p99, "wait_us_max", r->wait_us_max, "depth", r->depth, "ready",
         r->ready, "local_samples", (unsigned long long)r->local_samples, "remote_samples",
-        (unsigned long long)r->remote_samples, "node", r->node, "attached", (unsigned long long)r->attached);
+        (unsigned long long)r->remote_samples, "node", r->node, "attached", (unsigned long long)r->attached,
+        "ring_bytes", (unsigned long long)r->ring_bytes, "huge_bytes", (unsigned long long)r->huge_bytes);
 }
 
 static PyObject *worker_dict(const rf_worker_stat *w)
