@@ -24,7 +24,7 @@ enum { QUEUE_DEPTH = 64, SWEPT_QUEUE_DEPTH = 16, MOVES_ROOM = 16384, SWEPT_BYTES
 
 /* A ring doubles so often at most, and all of them together take so many bytes, or so small a part of the memory. Where large
  * batches have it begin with less than the usual number, up to that one the part may be larger. */
-enum { GROWTHS = 4, GROWN_PART = 256, USUAL_PART = 32, SAMPLE_DESCRIBED = 40, DESCRIBED = 1 << 20 };
+enum { GROWTHS = 4, GROWN_PART = 256, USUAL_PART = 16, SAMPLE_DESCRIBED = 40, DESCRIBED = 1 << 20 };
 static const uint64_t grown_most = (uint64_t)192 << 20;
 
 /* O_DIRECT pays when the page cache cannot hold the data anyway. */
