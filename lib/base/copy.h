@@ -6,6 +6,8 @@
  * for some alignments. */
 #pragma once
 
+#include "base/sanitized.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -13,15 +15,7 @@
 enum { RFI_STRING_LEAST = 1 << 10 };
 
 /* A sanitizer sees memcpy and not what an instruction does. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define RFI_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define RFI_SANITIZED 1
-#endif
-#endif
-
-#if defined(__x86_64__) && !defined(RFI_SANITIZED)
+#if defined(__x86_64__) && !RFI_SANITIZED
 #include <cpuid.h>
 
 /* "Fast short REP MOV" of an Intel processor: leaf 7 of cpuid, bit 4 of edx. cpuid leaves a virtual machine: ask once. */

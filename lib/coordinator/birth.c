@@ -248,8 +248,7 @@ static int open_readers(struct rfi_coordinator *c, rf_engine *queue)
 }
 
 /* Where reads go past the page cache, the queues are told where they will land: in the arenas, or, of whole blocks, in
- * their own staging, which is in huge pages then (a device takes a large read twice as fast into few pieces of memory as
- * into 256). A failure is said once and lived with: an ordinary user may lock little memory. */
+ * their own staging, which is in huge pages then (lib/README.md, "Sweeps"). A failure is said once and lived with: an ordinary user may lock little memory. */
 static void prepare_queues(struct rfi_coordinator *c)
 {
     const struct rfi_config_shared *f = &c->run.config;
@@ -259,9 +258,8 @@ static void prepare_queues(struct rfi_coordinator *c)
     uint32_t reading = atomic_load_explicit(&c->run.coordinator->reading, memory_order_relaxed);
     for (uint32_t q = 0; reading & RFI_READ_DIRECT && q < f->queues; q++) {
         struct rfi_reader *r = &c->readers[q];
-        if (f->sweeps)
-            (void)!rfi_pages_populate(-1, c->staging[q], 0,
-                                      p.bytes); /* or the kernel does, in small ones, for the reads */
+        if (f->sweeps) /* where it fails the kernel does it for the reads, in small pages */
+            (void)!rfi_pages_populate(-1, c->staging[q], 0, p.bytes);
         const struct rfi_landing l = {(f->sweeps ? c->staging[q] : c->run.segment.data) + p.first, p.stride, p.bytes,
                                       p.n};
         int rc = r->ops->prepare ? r->ops->prepare(r, &l, q && !f->sweeps ? &c->readers[0] : NULL) : 0;

@@ -172,10 +172,10 @@ static void plan_growth(const struct rfi_serve_options *o, const struct rfi_topo
     usual = rfi_max(most, memory / USUAL_PART / o->ranks);
     if (o->prefetch || o->ring_bytes || c->sweeps)
         return;
-    for (int i = 0;
-         i < GROWTHS && 2 * c->arena_bytes <= (c->arena_bytes / RFI_PREFETCH_DEFAULT < largest ? usual : most); i++) {
+    for (int i = 0; i < GROWTHS; i++) {
+        uint64_t may = c->arena_bytes / RFI_PREFETCH_DEFAULT < largest ? usual : most;
         uint64_t described = 2 * (uint64_t)c->depth * c->batch * SAMPLE_DESCRIBED;
-        if (described > rfi_max(DESCRIBED, 2 * c->arena_bytes / 8))
+        if (2 * c->arena_bytes > may || described > rfi_max(DESCRIBED, 2 * c->arena_bytes / 8))
             break;
         c->arena_bytes *= 2;
         c->depth *= 2;

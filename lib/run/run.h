@@ -91,7 +91,6 @@ static inline void rfi_run_arrays(const struct rfi_run_view *r, uint32_t ring, u
     ret->flags = (uint8_t *)at;
 }
 
-/* Where an arena begins in the data object. Ring i starts in arena i. */
 /* A statistic: whoever counts may be in the middle of it, and nothing is ordered by it. */
 static inline uint64_t rfi_run_count(const _Atomic uint64_t *counter)
 {
@@ -104,6 +103,7 @@ static inline uint64_t rfi_run_arena_at_first(const struct rfi_config_shared *c)
     return c->lap_bytes < c->arena_bytes ? c->lap_bytes : c->arena_stride;
 }
 
+/* Where an arena begins in the data object. Ring i starts in arena i. */
 static inline uint64_t rfi_run_arena_offset(const struct rfi_config_shared *c, uint32_t arena)
 {
     return c->arena_first + c->arena_stride * arena;

@@ -12,14 +12,7 @@
 
 /* Waits are short so that rings are looked at while slow reads are out, and long when nothing is; always a
  * fraction of the heartbeat's limit, or an idle worker would look hung. */
-enum {
-    NICER = 5,
-    READ_WAIT_NS = 1000000,
-    IDLE_WAIT_NS = 50000000,
-    STANDBY_WAIT_NS = 5000000,
-    BEATS_A_LIMIT = 8,
-    A_TURN = 16
-};
+enum { NICER = 5, READ_WAIT_NS = 1000000, IDLE_WAIT_NS = 50000000, STANDBY_WAIT_NS = 5000000, BEATS_A_LIMIT = 8 };
 
 struct loop {
     struct rfi_jobs jobs;

@@ -4,6 +4,7 @@
 #include "fixture.h"
 
 #include "base/clock.h"
+#include "base/sanitized.h"
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
@@ -258,22 +259,11 @@ static int code_of(int (*body)(void *), struct fixture *f)
 }
 
 /* A sanitizer's runtime makes calls of its own, which the filter cannot tell from ours. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
-
 Test(system_calls, none_while_batches_are_ready, .timeout = 60)
 {
     struct fixture f;
 
-    if (SANITIZED)
+    if (RFI_SANITIZED)
         cr_skip_test("the sanitizer's runtime makes system calls of its own");
 
     make(&f, DEPTH);
